@@ -1,0 +1,1 @@
+"""Claims: who says what about which model, and the verdict over it."""

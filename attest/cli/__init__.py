@@ -1,0 +1,1 @@
+"""The command line: the command `pot`, one module per job."""

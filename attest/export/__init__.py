@@ -1,0 +1,1 @@
+"""Exports: the report in other forms."""

@@ -1,0 +1,1 @@
+"""Verdict: the verification procedure and what it needs."""

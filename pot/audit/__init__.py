@@ -1,0 +1,1 @@
+"""Audit: which segments to re-execute, and the re-execution."""

@@ -1,0 +1,1 @@
+"""Commitments: hashing, Merkle trees, set trees, datasets, seeds, order, state."""

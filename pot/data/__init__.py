@@ -1,0 +1,1 @@
+"""Data: containers to records, records to views, views to commitments, and questions about them."""

@@ -1,0 +1,1 @@
+"""Recording: what the hook writes while a model trains."""

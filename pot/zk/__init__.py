@@ -1,0 +1,1 @@
+"""Step proofs: one training step as an exact zero-knowledge circuit."""
