@@ -1,1 +1,1 @@
-"""Trust: who signed."""
+"""Trust: who signed, with which key."""
