@@ -1,0 +1,60 @@
+# Needs only Python 3.11, pip, git and make. `make demo` and `make test` set up .venv themselves.
+
+PYTHON ?= python3.11
+TORCH := torch==2.13.0
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+# The stamp's name holds the digest of what decides the installation: the same inputs install nothing twice, whatever
+# the files' dates, and other inputs install anew.
+KEY := $(shell cat requirements.lock pyproject.toml | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
+STAMP := .venv/.installed-$(KEY)-$(TORCH)
+
+.PHONY: install demo test check lock format clean distclean
+.DEFAULT_GOAL := check
+
+install: $(STAMP)
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed; give it as make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	rm -f .venv/.installed-*
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: $(STAMP)
+	$(BIN)/pot demo
+
+# Style, types, import direction, unit tests and vectors: the minute before every commit.
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/python -m pytest -q tests/unit tests/vectors
+
+# Everything, in under a quarter of an hour on two cores.
+test: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests
+
+format: $(STAMP)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Hashes, and no registry's address: which registry is used is the machine's matter.
+lock: $(STAMP)
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
+		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
+		--output-file requirements.lock requirements.in
+
+clean:
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -path ./.venv -prune -o -type d -name __pycache__ -print0 | xargs -0 rm -rf
+
+distclean: clean
+	rm -rf .venv
