@@ -34,6 +34,9 @@ class ProofRefused(Refused):
         super().__init__(sentence)
         self.code = code
 
+    def __reduce__(self) -> tuple[type[ProofRefused], tuple[str, str]]:
+        return type(self), (self.code, str(self))  # crosses a process boundary with its code
+
 
 def path_length(index: int, size: int) -> int:
     """Number of hashes in the inclusion path of leaf `index` in a tree of `size` leaves."""
