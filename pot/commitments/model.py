@@ -23,7 +23,16 @@ from pydantic import BaseModel
 from pot.canonical import Count, Document, Hex32, derive
 from pot.errors import EnvironmentFailure, LimitExceeded, UsageError
 
-__all__ = ["IGNORED", "MAX_FILES", "MAX_PATH_BYTES", "ModelFile", "model_digest", "model_files", "names_digest"]
+__all__ = [
+    "IGNORED",
+    "MAX_FILES",
+    "MAX_PATH_BYTES",
+    "ModelFile",
+    "model_digest",
+    "model_files",
+    "names_digest",
+    "safe_files",
+]
 
 IGNORED: Final = frozenset({"claims.jsonl", ".pot", "model.sig"})
 MAX_FILES: Final = 100_000
@@ -49,19 +58,31 @@ def model_files(folder: Path, ignore: Collection[str] = IGNORED) -> list[ModelFi
     Symbolic links, special files and names that are not clean text are refused, never skipped. Raises `UsageError`,
     `LimitExceeded`, `EnvironmentFailure`.
     """
-    if folder.is_symlink():
-        raise UsageError(f"{folder}: is a symbolic link; give the folder itself")
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder with a model's files")
-    paths: list[str] = []
+    paths = safe_files(folder, ignore)
     try:
-        _walk(folder, "", frozenset(ignore), paths, 0)
-        files = [_hash(folder, path) for path in sorted(paths, key=_parts)]
+        files = [_hash(folder, path) for path in paths]
     except OSError as error:
         raise EnvironmentFailure(f"{folder}: cannot be read: {error.strerror or error}") from None
     if not files:
         raise UsageError(f"{folder}: holds no model file")
     return files
+
+
+def safe_files(folder: Path, ignore: Collection[str] = ()) -> list[str]:
+    """Paths of every file below `folder` in name order; entries of `ignore` at the top are left out.
+
+    Refuses what `model_files` refuses, with the same errors; hashes nothing.
+    """
+    if folder.is_symlink():
+        raise UsageError(f"{folder}: is a symbolic link; give the folder itself")
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder")
+    paths: list[str] = []
+    try:
+        _walk(folder, "", frozenset(ignore), paths, 0)
+    except OSError as error:
+        raise EnvironmentFailure(f"{folder}: cannot be read: {error.strerror or error}") from None
+    return sorted(paths, key=_parts)
 
 
 def model_digest(files: Sequence[ModelFile]) -> str:
@@ -93,13 +114,13 @@ def _walk(folder: Path, prefix: str, ignore: frozenset[str], found: list[str], d
             path = prefix + entry.name
             _check_name(path)
             if entry.is_symlink():
-                raise UsageError(f"{path}: is a symbolic link; a model's folder must hold the files themselves")
+                raise UsageError(f"{path}: is a symbolic link; the folder must hold the files themselves")
             if entry.is_dir(follow_symlinks=False):
                 _walk(folder / entry.name, path + "/", ignore, found, depth + 1)
             elif entry.is_file(follow_symlinks=False):
                 found.append(path)
                 if len(found) > MAX_FILES:
-                    raise LimitExceeded(f"model folder: more than {MAX_FILES} files")
+                    raise LimitExceeded(f"{folder}: more than {MAX_FILES} files")
             else:
                 raise UsageError(f"{path}: neither a file nor a folder")
 

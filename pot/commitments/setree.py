@@ -20,17 +20,13 @@ from pot.commitments.setree_verify import (
     bucket_hash,
     bucket_of,
     depth_for,
+    key_of,
     node_hash,
     root_hash,
 )
 from pot.errors import LimitExceeded, Refused, UsageError
 
 __all__ = ["SetTree", "key_of"]
-
-
-def key_of(digest: bytes) -> bytes:
-    """The set tree's key of a 32-byte record digest: its first 8 bytes."""
-    return digest[:KEY_BYTES]
 
 
 class SetTree:

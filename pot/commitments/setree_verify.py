@@ -32,6 +32,7 @@ __all__ = [
     "bucket_hash",
     "bucket_of",
     "depth_for",
+    "key_of",
     "node_hash",
     "root_hash",
     "verify_absent",
@@ -52,6 +53,11 @@ _ROOT_CONTEXT: Final = "pot/set-root/v1"
 def depth_for(count: int) -> int:
     """Depth of the tree over `count` distinct keys: floor(log2(count / 4)), 0 below 8."""
     return max(0, count.bit_length() - 3)
+
+
+def key_of(digest: bytes) -> bytes:
+    """The set tree's key of a 32-byte record digest: its first 8 bytes."""
+    return digest[:KEY_BYTES]
 
 
 def bucket_of(key: bytes, depth: int) -> int:
