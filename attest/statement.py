@@ -39,7 +39,9 @@ TypeUri = Annotated[str, StringConstraints(pattern=r"\Ahttps://[!-~]{1,500}\z")]
 class DigestSet(Document):
     """The digest of a subject. OpenSSF Model Signing root for models, plain SHA-256 for files."""
 
-    sha256: Hex32
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+    sha256_: Hex32 = Field(alias="sha256")
 
 
 class Subject(Document):
@@ -64,7 +66,7 @@ class Statement(Document):
         return canonical_bytes(
             {
                 "_type": self.type_,
-                "subject": [{"name": s.name, "digest": {"sha256": s.digest.sha256}} for s in self.subject],
+                "subject": [{"name": s.name, "digest": {"sha256": s.digest.sha256_}} for s in self.subject],
                 "predicateType": self.predicate_type,
                 "predicate": self.predicate,
             }
@@ -73,7 +75,7 @@ class Statement(Document):
     @property
     def subject_sha256(self) -> str:
         """The digest of the one subject."""
-        return self.subject[0].digest.sha256
+        return self.subject[0].digest.sha256_
 
     @classmethod
     def from_payload(cls, payload: bytes, *, what: str) -> Statement:

@@ -161,10 +161,9 @@ def generate(algorithm: Algorithm = "ed25519") -> PrivateKey:
 def _algorithm_of(key: Any, *, private: bool) -> Algorithm:
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-    edwards: type = ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey
-    elliptic: type = ec.EllipticCurvePrivateKey if private else ec.EllipticCurvePublicKey
-    if isinstance(key, edwards):
+    if isinstance(key, ed25519.Ed25519PrivateKey if private else ed25519.Ed25519PublicKey):
         return "ed25519"
+    elliptic = ec.EllipticCurvePrivateKey if private else ec.EllipticCurvePublicKey
     if isinstance(key, elliptic) and key.curve.name == "secp256r1":
         return "ecdsa-p256"
     raise Malformed(f"key: only {' and '.join(ALGORITHMS)} are accepted; make one with pot keygen")

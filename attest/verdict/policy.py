@@ -1,0 +1,229 @@
+"""The policy: whom a verifier believes, in which role, and what must be shown at which level.
+
+Spec: `specs/verification.md`, "Policy file" (version `pot/policy/v1`). A policy comes from the verifier and never from
+the release bundle. It pins exclusion sets by view, count and root, circuits and reference strings by digest.
+
+Does not define: how a level is reached (`specs/verification.md`, "Levels").
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+
+from attest.predicate import Name
+from attest.trust.keys import PublicKey, SignatureRefused
+from attest.verdict.findings import Level, rank
+from attest.verdict.yaml_subset import MAX_YAML_BYTES, parse_yaml
+from pot.canonical import Count, Document, Hex32, read_file
+from pot.errors import Malformed
+
+__all__ = [
+    "POLICY_VERSION",
+    "Identity",
+    "Limits",
+    "Policy",
+    "PolicyDocument",
+    "Requirement",
+    "Role",
+    "Srs",
+    "SrsClass",
+    "exclusion_words",
+    "load_policy",
+    "read_policy",
+]
+
+POLICY_VERSION: Final = "pot/policy/v1"
+Role = Literal["developer", "auditor"]
+SrsClass = Literal["public-ceremony", "verifier", "insecure-local"]
+
+
+def _quantity(value: Any) -> Any:
+    """People write `records: 200`; documents carry quantities as strings."""
+    return str(value) if type(value) is int else value
+
+
+Quantity = Annotated[Count, BeforeValidator(_quantity)]
+Share = Annotated[
+    str,
+    StringConstraints(pattern=r"\A(0|[1-9][0-9]{0,5})(\.[0-9]{1,30})?(e-[1-9][0-9]?)?\z"),
+    BeforeValidator(_quantity),
+]
+"""A number between 0 and 1, kept as text so that it stays exact."""
+
+
+class Identity(Document):
+    """A name and the public key that speaks for it."""
+
+    name: Name
+    public_key: Annotated[str, StringConstraints(max_length=2048)]
+
+
+class Roles(Document):
+    """Who may say what. Developers sign certificates, auditors sign audits."""
+
+    developer: Annotated[list[Identity], Field(min_length=1, max_length=64)]
+    auditor: Annotated[list[Identity], Field(max_length=64)] = Field(default_factory=list)
+
+
+class ExclusionPin(Document):
+    """The exclusion set that is meant: by view, number of records and root of its ordered tree."""
+
+    view: Annotated[str, StringConstraints(max_length=64)]
+    records: Quantity
+    root_blake3: Hex32
+
+
+class Requirement(Document):
+    """One claim that must hold, at this level or above. `verifier_chosen`: the proven steps hold a verifier's draw."""
+
+    claim: Literal["training-provenance", "dataset-exclusion", "steps-proven"]
+    level: Level
+    exclusion: ExclusionPin | None = None
+    verifier_chosen: bool | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Requirement:
+        if (self.claim == "dataset-exclusion") != (self.exclusion is not None):
+            raise ValueError("dataset-exclusion needs `exclusion` (view, records, root_blake3), other claims have none")
+        if self.verifier_chosen is not None and self.claim != "steps-proven":
+            raise ValueError("verifier_chosen belongs to steps-proven only")
+        return self
+
+
+class Limits(Document):
+    """Limits on the run. `segment_steps`: the longest segment that is accepted."""
+
+    segment_steps: Quantity | None = None
+
+
+class CoverageTarget(Document):
+    """A challenge must catch a run with this share of forged units with at least this probability."""
+
+    forged: Share
+    detect: Share
+
+    @model_validator(mode="after")
+    def _shares(self) -> CoverageTarget:
+        if not 0 < Fraction(self.forged) <= 1 or not 0 <= Fraction(self.detect) <= 1:
+            raise ValueError("forged must be above 0 and at most 1, detect between 0 and 1")
+        return self
+
+
+class Srs(Document):
+    """A structured reference string by digest. Only `public-ceremony` and `verifier` can reach `proved`."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
+
+    sha256_: Hex32 = Field(alias="sha256")
+    class_: SrsClass = Field(alias="class")
+
+
+class ZkPins(Document):
+    """What step proofs may be made with."""
+
+    circuits: Annotated[list[Hex32], Field(max_length=256)] = Field(default_factory=list)
+    srs: Annotated[list[Srs], Field(max_length=64)] = Field(default_factory=list)
+
+
+class PolicyDocument(Document):
+    """The fields of a policy file."""
+
+    version: Literal["pot/policy/v1"]
+    roles: Roles
+    require: Annotated[list[Requirement], Field(min_length=1, max_length=64)]
+    limits: Limits | None = None
+    coverage: CoverageTarget | None = None
+    zk: ZkPins | None = None
+
+    @model_validator(mode="after")
+    def _decidable(self) -> PolicyDocument:
+        if self.coverage is None and any(rank(item.level) >= rank("audited") for item in self.require):
+            raise ValueError("a policy that requires `audited` must say how much: coverage {forged, detect}")
+        names = [identity.name for identity in (*self.roles.developer, *self.roles.auditor)]
+        if len(set(names)) != len(names):
+            raise ValueError("roles: two identities have the same name")
+        return self
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A policy ready for use: the document and the keys it names."""
+
+    document: PolicyDocument
+    keys: tuple[tuple[Role, str, PublicKey], ...]
+    sha256: str
+    """SHA-256 of the policy file's bytes (of the document's canonical bytes where there is no file)."""
+
+    @classmethod
+    def of(cls, document: PolicyDocument, *, sha256: str | None = None, what: str = "policy") -> Policy:
+        """Load the keys of a document. Raises `Malformed`."""
+        keys: list[tuple[Role, str, PublicKey]] = []
+        seen: dict[str, str] = {}
+        roles: Iterable[tuple[Role, list[Identity]]] = (
+            ("developer", document.roles.developer),
+            ("auditor", document.roles.auditor),
+        )
+        for role, identities in roles:
+            for identity in identities:
+                pem = identity.public_key.encode("utf-8", "replace")
+                key = PublicKey.from_pem(pem, what=f"{what}: roles.{role} {identity.name}")
+                if key.hint() in seen:  # one holder in two roles would audit itself
+                    raise Malformed(f"{what}: {identity.name} has the same key as {seen[key.hint()]}")
+                seen[key.hint()] = identity.name
+                keys.append((role, identity.name, key))
+        return cls(document, tuple(keys), sha256 or document.sha256())
+
+    def signer(self, signature: bytes, message: bytes) -> tuple[Role, str] | None:
+        """Role and name of the identity whose key made this signature; None if it is nobody's."""
+        for role, name, key in self.keys:
+            try:
+                key.verify(signature, message)
+            except SignatureRefused:
+                continue
+            return role, name
+        return None
+
+    @property
+    def segment_limit(self) -> int | None:
+        """The longest accepted segment, in steps."""
+        limits = self.document.limits
+        return None if limits is None or limits.segment_steps is None else int(limits.segment_steps)
+
+    @property
+    def coverage(self) -> tuple[Fraction, Fraction] | None:
+        """Share of forged units and the probability to catch them, exactly."""
+        target = self.document.coverage
+        return None if target is None else (Fraction(target.forged), Fraction(target.detect))
+
+    @property
+    def circuits(self) -> frozenset[str]:
+        """Digests of the pinned circuits."""
+        return frozenset(self.document.zk.circuits) if self.document.zk else frozenset()
+
+    @property
+    def srs(self) -> dict[str, SrsClass]:
+        """Class of each pinned reference string."""
+        return {item.sha256_: item.class_ for item in self.document.zk.srs} if self.document.zk else {}
+
+
+def read_policy(data: bytes, *, what: str = "policy") -> Policy:
+    """Read a policy file's bytes. Raises `Malformed`, `LimitExceeded`."""
+    document = PolicyDocument.from_value(parse_yaml(data, what=what), what=what)
+    return Policy.of(document, sha256=hashlib.sha256(data).hexdigest(), what=what)
+
+
+def load_policy(path: Path) -> Policy:
+    """Read a policy file. Raises `UsageError`, `Malformed`, `LimitExceeded`, `EnvironmentFailure`."""
+    return read_policy(read_file(path, limit=MAX_YAML_BYTES), what=str(path))
+
+
+def exclusion_words(view: str, records: str, root: str) -> str:
+    """How an exclusion set is called in reports."""
+    return f"{records} records, view {view}, root {root[:16]}"
