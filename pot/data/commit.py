@@ -20,16 +20,19 @@ from typing import Final
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
 from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment, Role, Shard, check_digests, commit_digests
 from pot.commitments.hashing import DIGEST_BYTES, record_digest
+from pot.commitments.merkle_verify import ProofRefused
 from pot.data.readers import ShardReader, shard_files
 from pot.data.views import view_named
-from pot.errors import EnvironmentFailure, UsageError
+from pot.errors import EnvironmentFailure, Malformed, UsageError
 
 __all__ = ["MAX_WORKERS", "Committed", "Progress", "commit", "digests_path", "load_committed", "write_committed"]
 
 MAX_WORKERS: Final = 256
 
 Progress = Callable[[int, int], None]
-"""Called with (shards done, shards in all)."""
+"""Called with (bytes read, bytes in all files)."""
+
+_REPORT_EVERY: Final = 1 << 20  # bytes between two calls inside one shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +62,12 @@ def commit(
         raise UsageError(f"{workers} workers were asked for, 1 to {MAX_WORKERS} are possible")
     container = view_named(view).container
     shards = shard_files(list(paths), container)
+    meter = _Meter(progress, shards)
     results: list[_ShardResult] = []
-    with _mapped(shards, view, min(workers, len(shards))) as stream:
+    with _mapped(shards, view, min(workers, len(shards)), meter) as stream:
         for result in stream:
             results.append(result)
-            if progress is not None:
-                progress(len(results), len(shards))
+            meter.finish(int(result.shard.bytes))
     digests = b"".join(result.digests for result in results)
     if not digests:
         raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
@@ -86,15 +89,40 @@ def write_committed(committed: Committed, out: Path) -> None:
 def load_committed(path: Path) -> Committed:
     """Read a commitment and its digest list, and recompute both roots from the list.
 
-    Raises `UsageError`, `Malformed`, `EnvironmentFailure`; `ProofRefused` where list and commitment disagree.
+    Raises `UsageError`, `Malformed` (also where list and commitment disagree), `EnvironmentFailure`.
     """
     commitment = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
     digests = read_file(digests_path(path), limit=min(DIGEST_BYTES * int(commitment.records.count), MAX_DIGESTS_BYTES))
-    check_digests(commitment, digests)
+    try:
+        check_digests(commitment, digests)
+    except ProofRefused as error:
+        raise Malformed(f"{digests_path(path)}: is not the digest list of {path.name}: {error}") from None
     return Committed(commitment, digests)
 
 
-def _read_shard(name: str, path: Path, view: str) -> _ShardResult:
+class _Meter:
+    """Turns bytes read into calls of a progress function; finished shards and the one being read count together."""
+
+    def __init__(self, progress: Progress | None, shards: Sequence[tuple[str, Path]]) -> None:
+        self._progress = progress
+        self._total = sum(path.stat().st_size for _, path in shards) if progress is not None else 0
+        self._finished = self._shown = 0
+
+    def finish(self, size: int) -> None:
+        self._finished += size
+        self._show(self._finished)
+
+    def inside(self, size: int) -> None:
+        if self._finished + size - self._shown >= _REPORT_EVERY:
+            self._show(self._finished + size)
+
+    def _show(self, done: int) -> None:
+        self._shown = done
+        if self._progress is not None:
+            self._progress(min(done, self._total), self._total)
+
+
+def _read_shard(name: str, path: Path, view: str, meter: _Meter | None = None) -> _ShardResult:
     chosen = view_named(view)
     reader = ShardReader(path, chosen.container)
     digests, view_bytes = bytearray(), 0
@@ -102,6 +130,8 @@ def _read_shard(name: str, path: Path, view: str) -> _ShardResult:
         data = chosen.project(record)
         digests += record_digest(data)
         view_bytes += len(data)
+        if meter is not None:
+            meter.inside(reader.bytes_read)
     shard = Shard(
         name=name,
         bytes=str(reader.bytes_read),
@@ -113,10 +143,10 @@ def _read_shard(name: str, path: Path, view: str) -> _ShardResult:
 
 
 @contextmanager
-def _mapped(shards: list[tuple[str, Path]], view: str, workers: int) -> Iterator[Iterator[_ShardResult]]:
+def _mapped(shards: list[tuple[str, Path]], view: str, workers: int, meter: _Meter) -> Iterator[Iterator[_ShardResult]]:
     """Results in shard order, from this process or from a pool; an error in one shard stops the rest."""
     if workers == 1:
-        yield (_read_shard(name, path, view) for name, path in shards)
+        yield (_read_shard(name, path, view, meter) for name, path in shards)
         return
     # spawn: a fork would copy the caller's threads and locks
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))

@@ -12,6 +12,7 @@ import stat
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal
 
@@ -28,6 +29,7 @@ __all__ = [
     "Record",
     "RecordDataset",
     "ShardReader",
+    "read_one",
     "read_records",
     "shard_files",
 ]
@@ -104,6 +106,17 @@ def read_records(path: Path) -> Iterator[Record]:
     container = _guess(path)
     for _, file in shard_files([path], container):
         yield from ShardReader(file, container).records()
+
+
+def read_one(path: Path, container: Container) -> Record:
+    """The only record of a file (for "jsonl" of any suffix). Raises `UsageError` unless there is exactly one."""
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder, one record's file is expected")
+    ((_, file),) = _expand(path)
+    records = list(islice(ShardReader(file, container).records(), 2))
+    if len(records) != 1:
+        raise UsageError(f"{path}: holds {'no record' if not records else 'more than one record'}, expected one")
+    return records[0]
 
 
 def shard_files(paths: list[Path], container: Container) -> list[tuple[str, Path]]:
