@@ -54,9 +54,7 @@ def _serve(policy_path: Path, host: str, port: int, max_bytes: int) -> None:
     from verifier_api.settings import Settings
 
     data = read_file(policy_path, limit=MAX_YAML_BYTES)
-    app = create_app(
-        Settings(policy=read_policy(data, what=str(policy_path)), policy_bytes=data, max_bytes=max_bytes)
-    )
+    app = create_app(Settings(policy=read_policy(data, what=str(policy_path)), policy_bytes=data, max_bytes=max_bytes))
     listening = _listen(host, port)
     address = f"[{host}]" if ":" in host else host
     say(f"pot: serving POST /v1/verify on http://{address}:{listening.getsockname()[1]}; stop with Ctrl-C")

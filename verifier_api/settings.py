@@ -24,7 +24,7 @@ class Settings:
     """The service's policy and limits.
 
     `max_bytes`: of an upload, and of all files unpacked from it. `verifications`: run at the same time, each in a
-    thread. `requests`: uploads and verifications together; one more is answered with 503, so that disk use is bounded by
+    thread. `requests`: uploads and verifications together; one more is answered with 503, so that disk use is at most
     `2 * requests * max_bytes`. `receive_seconds`: within which an upload must arrive whole.
     """
 

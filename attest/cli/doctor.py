@@ -60,7 +60,7 @@ def register(app: typer.Typer) -> None:
 
 
 def examine() -> dict[str, Any]:
-    """The findings as a JSON value: `pot`, `python`, `platform`, `machine`, `base` and `extras` (null = not installed)."""
+    """The findings as a JSON value; a package that is not installed has the version null."""
     from pot import __version__
 
     return {
@@ -99,12 +99,16 @@ def _installed(name: str) -> str | None:
         return None
 
 
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.1f} GiB"
+
+
 def _lines(findings: dict[str, Any]) -> list[str]:
     machine = findings["machine"]
     lines = [
         f"pot {findings['pot']}, Python {findings['python']}, {findings['platform']}",
-        f"machine     {machine['cores']} cores, {machine['memory_bytes'] / 2**30:.1f} GiB memory, "
-        f"{machine['temporary_free_bytes'] / 2**30:.1f} GiB free in {machine['temporary_folder']}",
+        f"machine     {machine['cores']} cores, {_gib(machine['memory_bytes'])} memory",
+        f"temporary   {_gib(machine['temporary_free_bytes'])} free in {machine['temporary_folder']}",
         "base        " + ", ".join(f"{name} {found or 'MISSING'}" for name, found in findings["base"].items()),
     ]
     for extra, entry in findings["extras"].items():

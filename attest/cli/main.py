@@ -1,10 +1,10 @@
 """The command `pot`: which module does which job, and what each way of ending means to the caller.
 
-Exit codes (`specs/verification.md`): 0 PASS, 1 DENY, 2 usage, 3 INCOMPLETE, 4 environment, 70 internal, 130 interrupted.
-Code 1 is a verdict. It leaves here only when a command says so itself, by `typer.Exit(1)` or by `Refused`; an accident,
+Exit codes (`specs/verification.md`): 0 PASS, 1 DENY, 2 usage, 3 INCOMPLETE, 4 environment, 70 internal, 130
+interrupted. Code 1 is a verdict. It leaves here only when a command says so itself, by `typer.Exit(1)` or by `Refused`; an accident,
 whatever it is, ends with 70, because a caller must never read a crash as "the certificate is false".
 
-Only the module of the command that was asked for is imported: `pot verify` stays light, and `pot --version` loads nothing.
+Only the module of the command that was asked for is imported, so `pot verify` stays light; `pot --version` loads nothing.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from attest.cli.terminal import clean, prepare, say
+from pot import __version__
+from pot.errors import EnvironmentFailure, PotError
 
 if TYPE_CHECKING:
     import typer
@@ -67,20 +69,17 @@ def run() -> NoReturn:
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command and return its exit code; every way of ending is mapped, no exception leaves but a debugger's."""
-    if arguments == ["--version"]:  # nothing is imported for it
-        print(f"pot {_version()}")  # noqa: T201
-        return 0
-    from typer import Abort
-
-    from pot.errors import PotError
-
+    """Run one command and return its exit code; every way of ending is mapped, no exception leaves."""
     try:
+        if arguments == ["--version"]:  # nothing is imported for it
+            print(f"pot {__version__}")  # noqa: T201
+            return 0
         return _dispatch(arguments)
     except PotError as error:
+        _trace()
         say(f"pot: {error}")
         return error.exit_code
-    except (KeyboardInterrupt, Abort):
+    except KeyboardInterrupt:
         say("pot: interrupted")
         return _INTERRUPTED
     except BrokenPipeError:
@@ -146,6 +145,8 @@ def _dispatch(arguments: list[str]) -> int:
         result = command.main(args=arguments, prog_name="pot", standalone_mode=False)
     except typer.Exit as leaving:
         return leaving.exit_code
+    except typer.Abort:
+        raise KeyboardInterrupt from None
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "pot"
@@ -161,8 +162,6 @@ def _extensions(only: str) -> list[Callable[[Any], None]]:
     """The `register` functions of installed extensions, or only that of the command `only` if an extension has it."""
     from importlib.metadata import entry_points
 
-    from pot.errors import EnvironmentFailure
-
     found: list[Callable[[Any], None]] = []
     entries = [entry for entry in entry_points(group=EXTENSION_GROUP) if entry.name not in JOBS]
     wanted = [entry for entry in entries if entry.name == only] or entries
@@ -172,7 +171,7 @@ def _extensions(only: str) -> list[Callable[[Any], None]]:
         except Exception as error:
             if entry.name == only:
                 raise EnvironmentFailure(
-                    f"command {entry.name}: its module {entry.module} cannot be loaded ({error}); reinstall its distribution"
+                    f"command {entry.name}: its module {entry.module} cannot be loaded ({error}); reinstall its package"
                 ) from error
             say(f"pot: command {entry.name} is left out: its module {entry.module} cannot be loaded ({error})")
     return found
@@ -182,14 +181,8 @@ def _show_version(value: bool) -> None:
     import typer
 
     if value:
-        typer.echo(f"pot {_version()}")
+        typer.echo(f"pot {__version__}")
         raise typer.Exit
-
-
-def _version() -> str:
-    from pot import __version__
-
-    return __version__
 
 
 def _after_system_exit(error: SystemExit) -> int:
