@@ -2,7 +2,8 @@
 
 `POST /v1/verify` takes a release bundle as a tar (`application/x-tar`) or a compressed tar (`application/gzip`) and
 answers with the report; DENY and INCOMPLETE are answers, not errors. `GET /v1/policy` shows the policy that decides,
-which the operator chose and no request can change. `GET /healthz` says that the service runs. Errors are problem documents.
+which the operator chose and no request can change. `GET /healthz` says that the service runs. Errors are problem
+documents.
 
 Shows: what `attest.verdict` shows, under the operator's policy.
 Does not show: anything to a caller who does not trust the operator; such a caller runs `pot verify`.

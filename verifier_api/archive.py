@@ -1,9 +1,10 @@
 """Unpack an uploaded release bundle: a tar, plain or gzip, from somebody who may mean harm.
 
-Reads the POSIX ustar format (IEEE Std 1003.1, `pax`, "ustar Interchange Format") with pax `path` and `size` records and
-GNU long names, in one pass. Everything else is refused: links, devices, sparse files, absolute paths, `..`, a path
-given twice, bytes after the end. The decompressed bytes are counted as they come out, so that a gzip bomb stops at the cap
-instead of filling the disk. Nothing is taken from a header but name, kind and size: no owner, no mode, no date.
+Reads the POSIX ustar format (IEEE Std 1003.1, `pax`, "ustar Interchange Format") with pax `path` and `size` records
+and GNU long names, in one pass. Everything else is refused: links, devices, sparse files, absolute paths, `..`, a
+path given twice, bytes after the end. The decompressed bytes are counted as they come out, so that a gzip bomb stops
+at the cap instead of filling the disk. Nothing is taken from a header but name, kind and size: no owner, no mode, no
+date.
 
 Does not define: what a release bundle must hold (`attest.bundle`).
 """

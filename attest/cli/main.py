@@ -1,10 +1,12 @@
 """The command `pot`: which module does which job, and what each way of ending means to the caller.
 
 Exit codes (`specs/verification.md`): 0 PASS, 1 DENY, 2 usage, 3 INCOMPLETE, 4 environment, 70 internal, 130
-interrupted. Code 1 is a verdict. It leaves here only when a command says so itself, by `typer.Exit(1)` or by `Refused`; an accident,
-whatever it is, ends with 70, because a caller must never read a crash as "the certificate is false".
+interrupted. Code 1 is a verdict. It leaves here only when a command says so itself, by `typer.Exit(1)` or by
+`Refused`; an accident, whatever it is, ends with 70, because a caller must never read a crash as "the certificate is
+false".
 
-Only the module of the command that was asked for is imported, so `pot verify` stays light; `pot --version` loads nothing.
+Only the module of the command that was asked for is imported, so `pot verify` stays light; `pot --version` loads
+nothing.
 """
 
 from __future__ import annotations
