@@ -125,7 +125,7 @@ def test_no_command_imports_an_extra_before_it_runs() -> None:
 
 def test_test_files_have_names_of_their_own() -> None:
     """Without packages under tests/, two files of one name would hide each other from a reader of the results."""
-    files = [path for path in (ROOT / "tests").rglob("*.py")]
+    files = list((ROOT / "tests").rglob("*.py"))
     assert not [path for path in files if path.name == "__init__.py"]
     twice = [name for name, count in Counter(p.name for p in files if p.name != "conftest.py").items() if count > 1]
     assert twice == []
