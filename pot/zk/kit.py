@@ -1,0 +1,177 @@
+"""The files of a circuit: what a verifier needs, and the folder a prover works in.
+
+`VerifyingKit` holds settings, verifying key and SRS as bytes whose digests the circuit names; whoever opens one from a
+certificate checks those digests here. A verifier who wants to trust nothing calls `rebuild` and compares.
+`ProvingKit` adds the large disposable files: the compiled circuit and the proving key.
+
+Shows: that the files are the ones the circuit names, or (`rebuild`) that the circuit is the one of its spec.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from pot.canonical import read_file, sha256_hex, write_file
+from pot.errors import Malformed, Refused
+from pot.zk.circuit import Circuit, canonical_settings, onnx_bytes, run_arguments, table_name
+from pot.zk.packing import Vector, constants_vector, zero_vector
+from pot.zk.srs import MAX_SRS_BYTES, srs_logrows
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from pot.zk.engine import Engine
+    from pot.zk.spec import CircuitSpec
+
+__all__ = ["ProvingKit", "VerifyingKit", "build_kit", "commit_vectors", "open_kit", "rebuild", "rebuild_verifying_key"]
+
+MAX_KEY_BYTES: Final = 16 << 20
+MAX_SETTINGS_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True)
+class VerifyingKit:
+    """A circuit and the bytes its digests name."""
+
+    circuit: Circuit
+    settings: bytes
+    verifying_key: bytes
+    srs: bytes
+
+    def check(self) -> None:
+        """Compare every digest, and the SRS's size with the circuit's. Raises `Refused` naming what differs."""
+        named = (
+            ("settings", self.settings, self.circuit.settings_sha256),
+            ("verifying key", self.verifying_key, self.circuit.vk_sha256),
+            ("SRS", self.srs, self.circuit.srs_sha256),
+        )
+        for name, data, expected in named:
+            found = sha256_hex(data)
+            if found != expected:
+                raise Refused(
+                    f"{name}: sha256 {found}, the circuit names {expected}; take it from the circuit's source"
+                )
+        if srs_logrows(self.srs) != self.circuit.spec.logrows:
+            raise Refused("SRS: made for another number of rows than the circuit has")
+
+
+@dataclass(frozen=True)
+class ProvingKit:
+    """A verifying kit and the folder with `compiled`, `pk`, `vk`, `srs`."""
+
+    verifying: VerifyingKit
+    folder: Path
+
+    @property
+    def circuit(self) -> Circuit:
+        return self.verifying.circuit
+
+    @property
+    def spec(self) -> CircuitSpec:
+        return self.verifying.circuit.spec
+
+
+def build_kit(
+    spec: CircuitSpec, srs: bytes, folder: Path, engine: Engine, *, proof_bytes: int | None = None
+) -> ProvingKit:
+    """Make all files of a circuit in `folder`. Without `proof_bytes`, one trial step is proven to learn the length.
+
+    Raises `EngineFailure` (also when the circuit does not fit its rows), `MissingExtra`, `Malformed`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    verifying = _build(spec, srs, engine, folder, proof_bytes)
+    kit = ProvingKit(verifying, folder)
+    write_file(folder / "settings.json", verifying.settings)
+    write_file(folder / "circuit.json", kit.circuit.to_bytes())
+    return kit
+
+
+def open_kit(folder: Path) -> ProvingKit:
+    """Open a folder made by `build_kit`; digests are checked. Raises `Malformed`, `Refused`, `UsageError`."""
+    document = read_file(folder / "circuit.json", limit=MAX_SETTINGS_BYTES)
+    verifying = VerifyingKit(
+        circuit=Circuit.from_bytes(document, what="circuit.json"),
+        settings=read_file(folder / "settings.json", limit=MAX_SETTINGS_BYTES),
+        verifying_key=read_file(folder / "vk", limit=MAX_KEY_BYTES),
+        srs=read_file(folder / "srs", limit=MAX_SRS_BYTES),
+    )
+    verifying.check()
+    return ProvingKit(verifying, folder)
+
+
+def rebuild(spec: CircuitSpec, srs: bytes, engine: Engine, *, proof_bytes: int) -> VerifyingKit:
+    """The verifying kit of a spec from nothing but the SRS: what a verifier compares a circuit with (a few seconds)."""
+    return _build(spec, srs, engine, None, proof_bytes)
+
+
+def rebuild_verifying_key(spec: CircuitSpec, srs: bytes, engine: Engine) -> bytes:
+    """The verifying key of a spec under an SRS."""
+    return _keys(spec, srs, engine, None)[1]
+
+
+def commit_vectors(kit: VerifyingKit, vectors: Sequence[Vector], engine: Engine) -> list[str]:
+    """The KZG point of each vector, in few child processes however many vectors there are (30 ms each at k 13)."""
+    return engine.commit(vectors, kit.settings, kit.verifying_key, kit.srs)
+
+
+def _keys(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None) -> tuple[bytes, bytes, str, bytes]:
+    if srs_logrows(srs) != spec.logrows:
+        raise Malformed("SRS: made for another number of rows than the circuit has")
+    onnx = onnx_bytes(spec)
+    settings = canonical_settings(engine.settings(onnx, run_arguments(spec)), spec)
+    setup = engine.setup(onnx, settings, srs, folder)
+    if setup.tables != (table_name(spec),):  # a table that ended elsewhere would accept other limbs
+        raise Malformed(f"ezkl built other lookup tables than {table_name(spec)}: {', '.join(setup.tables)[:200]}")
+    return settings, setup.verifying_key, setup.version, onnx
+
+
+def _build(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None, proof_bytes: int | None) -> VerifyingKit:
+    settings, key, version, onnx = _keys(spec, srs, engine, folder)
+    constants, zero = engine.commit([constants_vector(spec), zero_vector(spec)], settings, key, srs)
+    if folder is not None:
+        write_file(folder / "vk", key)
+        write_file(folder / "srs", srs)
+        if proof_bytes is None:
+            proof_bytes = len(engine.prove(folder, trial_inputs(spec), None))
+    if proof_bytes is None:
+        raise Malformed("the length of a proof must be given when no proving key is made")
+    circuit = Circuit(
+        version="pot/circuit/v1",
+        family="exact",
+        spec=spec,
+        ezkl_version=version,
+        onnx_sha256=sha256_hex(onnx),
+        settings_sha256=sha256_hex(settings),
+        vk_sha256=sha256_hex(key),
+        srs_sha256=sha256_hex(srs),
+        proof_bytes=str(proof_bytes),
+        constants_point=constants,
+        zero_point=zero,
+    )
+    return VerifyingKit(circuit, settings, key, srs)
+
+
+def trial_inputs(spec: CircuitSpec) -> list[Vector]:
+    """The inputs of one step of an all-zero state: every proof of a circuit has the length of this one's."""
+    import numpy as np
+
+    from pot.zk.exact import Weights, step
+    from pot.zk.packing import batch_vector, state_vector, witness_vector
+
+    weights = Weights(
+        np.zeros((spec.hidden, spec.inputs), np.int64),
+        np.zeros(spec.hidden, np.int64),
+        np.zeros((spec.outputs, spec.hidden), np.int64),
+        np.zeros(spec.outputs, np.int64),
+    )
+    features, labels = np.zeros((spec.batch, spec.inputs), np.int64), np.zeros(spec.batch, np.int64)
+    blind = [0] * spec.blinds
+    result = step(spec, weights, features, labels)
+    return [
+        state_vector(spec, weights, blind, start=True),
+        batch_vector(spec, features, labels, blind),
+        witness_vector(spec, result, blind, blind),
+        constants_vector(spec),
+    ]
