@@ -35,7 +35,7 @@ __all__ = [
     "split_digests",
 ]
 
-MAX_DIGESTS_BYTES: Final = 1 << 30  # 33 million records; the cap on everything a verifier reads in one release
+MAX_DIGESTS_BYTES: Final = 1 << 28  # 8.4 million records of an X from outside: about 1 GB of memory while hashing
 
 Role = Literal["training", "exclusion"]
 ViewName = Field(pattern=r"\A[a-z0-9-]{1,32}/[1-9][0-9]{0,3}\z")
@@ -129,11 +129,11 @@ def commit_digests(
     return DatasetCommitment.from_value(value, what="dataset commitment")
 
 
-def check_digests(commitment: DatasetCommitment, digests: bytes) -> None:
+def check_digests(commitment: DatasetCommitment, digests: bytes, limit: int = MAX_DIGESTS_BYTES) -> None:
     """Refuse unless `digests` (32 bytes each, in order) give both of the commitment's roots and both counts.
 
-    Raises `ProofRefused` with the code "digests-length", "digests-records" or "digests-set"; `LimitExceeded` above
-    `MAX_DIGESTS_BYTES`.
+    `limit` in bytes guards against lists from outside; raise it only for one's own data. Raises `ProofRefused` with
+    the code "digests-length", "digests-records" or "digests-set"; `LimitExceeded` above `limit`.
     """
     expected = DIGEST_BYTES * int(commitment.records.count)
     if len(digests) != expected or not expected:
@@ -141,8 +141,8 @@ def check_digests(commitment: DatasetCommitment, digests: bytes) -> None:
             "digests-length",
             f"digest list: {len(digests)} bytes, expected {expected} for {commitment.records.count} records",
         )
-    if expected > MAX_DIGESTS_BYTES:
-        raise LimitExceeded(f"digest list: {expected} bytes, more than the limit of {MAX_DIGESTS_BYTES}")
+    if expected > limit:
+        raise LimitExceeded(f"digest list: {expected} bytes, more than the limit of {limit}")
     leaves = split_digests(digests)
     root = merkle_root(leaves, BLAKE3).hex()
     if root != commitment.records.root_blake3:

@@ -42,7 +42,7 @@ KEY_BYTES: Final = 8
 MAX_COUNT: Final = 2**48
 MAX_DEPTH: Final = 46  # depth_for(MAX_COUNT)
 MAX_BUCKET_KEYS: Final = 2**16 - 1  # a mean bucket holds 4 to 8; only ground prefixes come near
-MAX_QUERY_KEYS: Final = 1 << 24
+MAX_QUERY_KEYS: Final = 1 << 23  # as many records as an X from outside may have
 PROOF_MAGIC: Final = b"pot/absence/v1\n"
 
 _BUCKET_KEY: Final = derive("pot/set-bucket/v1")

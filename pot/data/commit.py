@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment, Role, Shard, check_digests, commit_digests
+from pot.commitments.dataset import DatasetCommitment, Role, Shard, check_digests, commit_digests
 from pot.commitments.hashing import DIGEST_BYTES, record_digest
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.readers import ShardReader, shard_files
@@ -92,9 +92,10 @@ def load_committed(path: Path) -> Committed:
     Raises `UsageError`, `Malformed` (also where list and commitment disagree), `EnvironmentFailure`.
     """
     commitment = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
-    digests = read_file(digests_path(path), limit=min(DIGEST_BYTES * int(commitment.records.count), MAX_DIGESTS_BYTES))
+    size = DIGEST_BYTES * int(commitment.records.count)
+    digests = read_file(digests_path(path), limit=size)
     try:
-        check_digests(commitment, digests)
+        check_digests(commitment, digests, limit=size)
     except ProofRefused as error:
         raise Malformed(f"{digests_path(path)}: is not the digest list of {path.name}: {error}") from None
     return Committed(commitment, digests)

@@ -1,4 +1,4 @@
-"""The merkletools interface: same calls and proof shape, sound hashing; the package itself as comparator if it is there."""
+"""The merkletools interface: same calls and proof shape, sound hashing; the package itself is the comparator."""
 
 from __future__ import annotations
 
