@@ -58,6 +58,11 @@ _ALL: Final = (
         "Copy the object again from its source; its name is the SHA-256 of its bytes.",
     ),
     Code(
+        "unreferenced", 1, False,
+        "A statement or object to which nothing refers that the verdict rests on.",
+        "It neither helps nor harms; remove it if it is not wanted.",
+    ),
+    Code(
         "signature", 2, True,
         "The envelope carries a good signature by a key of the policy; the key alone decides the algorithm.",
         "The bytes were changed after signing, or signed with another key: ask the signer, or correct the policy.",
@@ -203,7 +208,7 @@ _ALL: Final = (
         "The challenged units are not those that the nonce draws: let the auditor make a new challenge.",
     ),
     Code(
-        "replay", 12, True,
+        "replay", 12, False,
         "Every challenged unit was re-executed by an accepted auditor and matched.",
         "A mismatch means that the transcript does not describe what the program does; do not use the model.",
     ),

@@ -79,9 +79,10 @@ def _visible(character: str) -> bool:
 
 @dataclass
 class Ledger:
-    """Collects findings about one certificate."""
+    """Collects findings about one certificate; `about` is the model's name, which every subject begins with."""
 
     findings: list[Finding] = field(default_factory=list)
+    about: str = ""
 
     def add(
         self,
@@ -100,7 +101,7 @@ class Ledger:
                 code=code,
                 status=status,
                 level=level if status == "passed" else None,
-                subject=clean(subject),
+                subject=clean(f"{self.about}: {subject}" if self.about else subject),
                 expected=None if expected is None else clean(expected),
                 found=None if found is None else clean(found),
                 detail=clean(detail),
@@ -127,8 +128,3 @@ class Ledger:
         """The worst status of the findings with these codes; `not_checked` if there is none."""
         found = [finding.status for finding in self.findings if finding.code in codes]
         return worst(found) if found else "not_checked"
-
-    def detail(self, code: str) -> str:
-        """The detail of the first finding of the worst status with this code."""
-        wanted = self.status(code)
-        return next((f.detail for f in self.findings if f.code == code and f.status == wanted), "not reached")

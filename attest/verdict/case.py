@@ -1,0 +1,110 @@
+"""One certificate under examination: what it says, what was found of its evidence, and what was concluded so far.
+
+Each step of the procedure reads a case, writes findings into its ledger, and leaves what later steps need.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from attest.bundle import WEIGHTS_FILE, ReleaseBundle
+from attest.predicate import TrainingCertificate
+from attest.verdict.codes import CODES
+from attest.verdict.collection import Audited, Certified
+from attest.verdict.findings import Ledger, Level, Link, weakest, worst
+from attest.verdict.report import ClaimReport
+from pot.audit.challenge import Challenge
+from pot.commitments.dataset import DatasetCommitment
+from pot.errors import EnvironmentFailure, PotError
+from pot.recording.precommit import Precommit
+from pot.recording.transcript import Transcript
+
+if TYPE_CHECKING:
+    from pot.recording.chain import ChainResult
+
+__all__ = ["Case"]
+
+
+@dataclass
+class Case:
+    """The examination of one certificate. `at_hand`: its model is the folder that is being verified."""
+
+    certified: Certified
+    release: ReleaseBundle
+    at_hand: bool
+    ledger: Ledger = field(default_factory=Ledger)
+    precommit: Precommit | None = None
+    commitments: dict[str, DatasetCommitment] = field(default_factory=dict)
+    transcript: Transcript | None = None
+    chain: ChainResult | None = None
+    audits: list[Audited] = field(default_factory=list)
+    """Audits that count: referred to, about this run, by an accepted auditor."""
+    all_audits: list[Audited] = field(default_factory=list)
+    """Audits that are referred to and about this run, whoever signed."""
+    challenges: list[Challenge] = field(default_factory=list)
+    """Challenges of audits that count, drawn by a verifier, and recomputed."""
+    parents: list[Case] = field(default_factory=list)
+    claims: list[ClaimReport] = field(default_factory=list)
+    referenced: set[str] = field(default_factory=set)
+    not_shown: set[str] = field(default_factory=set)
+
+    @property
+    def certificate(self) -> TrainingCertificate:
+        """The predicate."""
+        return self.certified.certificate
+
+    @property
+    def sha256(self) -> str:
+        """The certificate's name: SHA-256 of its payload."""
+        return self.certified.sha256
+
+    def object(self, code: str, sha256: str, what: str) -> bytes | None:
+        """An object that the certificate refers to; where it is not there, that is found under `code`."""
+        self.referenced.add(sha256)
+        try:
+            data = self.release.object(sha256)
+        except EnvironmentFailure:
+            raise  # a retry may help, so this is no verdict
+        except PotError as error:
+            self.ledger.not_checked(code, f"object {sha256}", f"{what} cannot be read: {error}")
+            return None
+        if data is None:
+            wrong = "; the file of that name has other bytes" if sha256 in self.release.objects else ""
+            self.ledger.not_checked(code, f"object {sha256}", f"{what} is missing from the release bundle{wrong}")
+        return data
+
+    def weights_sha256(self) -> str | None:
+        """Digest of the released weights' file, as the certificate lists it."""
+        return next((file.sha256 for file in self.certificate.model.files if file.path == WEIGHTS_FILE), None)
+
+    def weights(self, code: str) -> bytes | None:
+        """The released weights: the file at hand, or an ancestor's kept among the objects."""
+        sha256 = self.weights_sha256()
+        if sha256 is None:
+            self.ledger.not_checked(code, "model", f"the certificate lists no {WEIGHTS_FILE}")
+            return None
+        if not self.at_hand:
+            return self.object(code, sha256, f"the weights of {self.certificate.model.name}")
+        if self.release.weights is None:
+            self.ledger.not_checked(code, "model", f"there is no {WEIGHTS_FILE} in the folder")
+        return self.release.weights
+
+    def link(self, code: str, *, best: bool = False) -> Link:
+        """A link of a claim, from the findings under one code.
+
+        It stands as its worst finding does; with `best`, one that passed is enough where none failed (of several
+        audits, one that covers the run suffices). Its level is the lowest that the findings show; where nothing could
+        be checked it is `declared` for a blocking code, else `committed`.
+        """
+        found = [finding for finding in self.ledger.findings if finding.code == code]
+        status = worst(finding.status for finding in found) if found else "not_checked"
+        if best and status == "not_checked" and any(finding.status == "passed" for finding in found):
+            status = "passed"
+        detail = next((finding.detail for finding in found if finding.status == status), "not reached")
+        level: Level = "declared"
+        if status == "passed":
+            level = weakest(f.level for f in found if f.status == "passed" and f.level is not None)
+        elif status == "not_checked" and not CODES[code].blocks:
+            level = "committed"
+        return Link(code=code, status=status, level=level, detail=detail)

@@ -1,0 +1,122 @@
+"""From findings to claims: which links each claim rests on, and the level that the weakest one leaves.
+
+Spec: `specs/verification.md`, "Claims and their links". A claim that holds over the lineage holds only if every
+ancestor shows it; the ancestor's own links count through it.
+
+Shows: for every claim, each link with its status and level.
+Does not show: anything that is no link; see `NOT_SHOWN`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from attest.predicate import TrainingProvenance
+from attest.verdict.case import Case
+from attest.verdict.codes import CODES
+from attest.verdict.findings import Link, weakest, worst
+from attest.verdict.report import ClaimReport
+
+__all__ = ["compose_claims", "same_claim"]
+
+_RUN_LINKS = ("precommit", "inputs", "dataset-commitment", "order", "transcript", "chain", "fork")
+_END_LINKS = ("released-weights", "subject", "files")
+
+
+def compose_claims(case: Case, exclusions: list[ClaimReport], steps: list[ClaimReport]) -> None:
+    """Put the claims of a certificate together. Writes `lineage-claim`; fills `case.claims`."""
+    claims: list[ClaimReport] = []
+    if any(isinstance(claim, TrainingProvenance) for claim in case.certificate.claims):
+        claims.append(_provenance(case))
+    for exclusion in exclusions:
+        run = [*_links(case, _RUN_LINKS), *_trained_on(case), *_links(case, _END_LINKS)]
+        claims.append(_with(exclusion, run))
+    for proven in steps:
+        run = [*_links(case, _RUN_LINKS), case.link("points-tie"), *_links(case, _END_LINKS)]
+        claims.append(_with(proven, run))
+    case.claims = [_over_lineage(case, claim) for claim in claims]
+
+
+def same_claim(one: ClaimReport, other: ClaimReport) -> bool:
+    """Whether two certificates make the same claim: same type and, for exclusions, the same set."""
+    if one.type != other.type:
+        return False
+    return one.type != "dataset-exclusion" or (one.exclusion is not None and one.exclusion == other.exclusion)
+
+
+def _provenance(case: Case) -> ClaimReport:
+    links = [*_links(case, _RUN_LINKS), case.link("seed"), *_trained_on(case), *_links(case, _END_LINKS)]
+    empty = ClaimReport(
+        certificate_sha256=case.sha256, type="training-provenance", status="passed", level="proved", links=[]
+    )
+    return _with(empty, links)
+
+
+def _trained_on(case: Case) -> list[Link]:
+    """That the run did what its transcript says, with the records that were committed."""
+    return [
+        case.link("records-tie"),
+        case.link("initial-weights"),
+        case.link("replay", best=True),
+        case.link("replay-coverage", best=True),
+    ]
+
+
+def _links(case: Case, codes: Iterable[str]) -> list[Link]:
+    return [case.link(code) for code in codes]
+
+
+def _with(claim: ClaimReport, more: list[Link]) -> ClaimReport:
+    """The claim with further links: its level is the weakest link's; a link that blocks must have passed."""
+    links = [*claim.links, *more]
+    if any(link.status == "failed" for link in links):
+        status = "failed"
+    elif any(link.status == "not_checked" and CODES[link.code].blocks for link in links):
+        status = "not_checked"
+    else:
+        status = "passed"
+    return claim.model_copy(update={"links": links, "status": status, "level": weakest(link.level for link in links)})
+
+
+def _over_lineage(case: Case, claim: ClaimReport) -> ClaimReport:
+    if claim.type == "steps-proven" or not case.certificate.inputs.parents:
+        return claim
+    known = {parent.sha256: parent for parent in case.parents}
+    links = []
+    for item in case.certificate.inputs.parents:
+        parent = known.get(item.certificate_sha256)
+        if parent is None:
+            detail = f"the certificate of parent {item.model_sha256[:16]} is missing or not accepted"
+            case.ledger.not_checked("lineage-claim", f"{claim.type} over the lineage", detail)
+            links.append(Link(code="lineage-claim", status="not_checked", level="declared", detail=detail))
+        else:
+            links.append(_parent_link(case, claim, parent))
+    return _with(claim, links)
+
+
+def _parent_link(case: Case, claim: ClaimReport, parent: Case) -> Link:
+    name = parent.certificate.model.name
+    subject = f"{claim.type} over the lineage"
+    theirs = [other for other in parent.claims if same_claim(claim, other)]
+    if claim.type == "dataset-exclusion" and claim.exclusion is None:
+        detail = "the exclusion set is not known"
+        case.ledger.not_checked("lineage-claim", subject, detail)
+        return Link(code="lineage-claim", status="not_checked", level="declared", detail=detail)
+    if not theirs:
+        detail = f"{name} makes no such claim, so it does not hold over the lineage"
+        case.ledger.failed("lineage-claim", subject, detail, expected="every ancestor shows it", found=f"not {name}")
+        return Link(code="lineage-claim", status="failed", level="declared", detail=detail)
+    level = weakest(other.level for other in theirs)
+    status = worst(other.status for other in theirs)
+    if status == "passed":
+        detail = f"{name} shows it: {level}"
+    else:
+        detail = f"{name}: {_why(next(other for other in theirs if other.status == status))}"
+    case.ledger.add("lineage-claim", status, subject, detail, level=level)
+    return Link(code="lineage-claim", status=status, level=level, detail=detail)
+
+
+def _why(claim: ClaimReport) -> str:
+    bad = [link for link in claim.links if link.status == "failed"]
+    bad = bad or [link for link in claim.links if link.status == "not_checked" and CODES[link.code].blocks]
+    return f"{bad[0].code}: {bad[0].detail}" if bad else "not shown"

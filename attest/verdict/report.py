@@ -1,0 +1,149 @@
+"""The report: what verification found, as one document that every form of output shows.
+
+Spec: `specs/verification.md`, "Report" (version `pot/report/v1`). It is deterministic: the same release bundle and
+policy give the same bytes, apart from `time`. Text, page and HTTP answer are renderings of it and decide nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+from pydantic import ConfigDict, Field
+
+from attest.verdict.findings import Finding, Level, Link, Status
+from pot.canonical import Count, Document, Hex32
+
+__all__ = [
+    "EXIT_CODES",
+    "REPORT_VERSION",
+    "Ancestor",
+    "ClaimReport",
+    "ExclusionSet",
+    "NotShown",
+    "Report",
+    "ReportedCertificate",
+    "ReportedModel",
+    "ReportedPolicy",
+    "RequirementResult",
+    "StepResult",
+    "Verdict",
+]
+
+REPORT_VERSION: Final = "pot/report/v1"
+Verdict = Literal["PASS", "DENY", "INCOMPLETE"]
+EXIT_CODES: Final[dict[Verdict, int]] = {"PASS": 0, "DENY": 1, "INCOMPLETE": 3}
+
+
+class ExclusionSet(Document):
+    """An exclusion set by what names it."""
+
+    view: str
+    records: Count
+    root_blake3: Hex32
+
+
+class ClaimReport(Document):
+    """One claim of one certificate: whether it holds, how strongly, and every link that it rests on."""
+
+    certificate_sha256: Hex32
+    type: Literal["training-provenance", "dataset-exclusion", "steps-proven"]
+    name: str | None = None
+    exclusion: ExclusionSet | None = None
+    steps: list[Count] | None = None
+    verifier_chosen: bool | None = None
+    status: Status
+    level: Level
+    links: list[Link]
+
+
+class ReportedModel(Document):
+    """The model at hand. `sha256`: its model-signing root digest, computed here."""
+
+    name: str
+    model_sha256: Hex32
+    files: Count
+
+
+class ReportedCertificate(Document):
+    """The certificate that the verdict is about."""
+
+    certificate_sha256: Hex32
+    model: str
+    model_sha256: Hex32
+    signer: str | None = None
+    stage: str
+    semantics: str
+
+
+class Ancestor(Document):
+    """One model of the lineage, the model at hand first. `depth`: 0 for it, 1 for its parents, and so on."""
+
+    depth: Count
+    certificate_sha256: Hex32
+    model: str | None = None
+    model_sha256: Hex32
+    signer: str | None = None
+    stage: str | None = None
+    semantics: str | None = None
+    operation: str | None = None
+    status: Status
+
+
+class RequirementResult(Document):
+    """One requirement of the policy and what was found for it."""
+
+    claim: str
+    level: Level
+    exclusion: ExclusionSet | None = None
+    found: Level | None = None
+    status: Status
+    detail: str
+
+
+class ReportedPolicy(Document):
+    """The policy that was used."""
+
+    policy_sha256: Hex32
+    requirements: list[RequirementResult]
+
+
+class StepResult(Document):
+    """One of the fifteen steps: the worst of its findings."""
+
+    number: Count
+    title: str
+    status: Status
+    summary: str
+
+
+class NotShown(Document):
+    """Something that nothing in this report shows."""
+
+    code: str
+    sentence: str
+
+
+class Report(Document):
+    """The report. `notes` are findings that count for nothing: junk lines, unused objects, other certificates."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    version: Literal["pot/report/v1"]
+    verifier: str
+    time: Annotated[str, Field(max_length=32)] | None = None
+    verdict: Verdict
+    reason: str
+    model: ReportedModel
+    certificate: ReportedCertificate | None = None
+    policy: ReportedPolicy | None = None
+    claims: list[ClaimReport]
+    lineage: list[Ancestor]
+    steps: list[StepResult]
+    findings: list[Finding]
+    notes: list[Finding]
+    not_shown: list[NotShown]
+
+    @property
+    def exit_code(self) -> int:
+        """0 PASS, 1 DENY, 3 INCOMPLETE."""
+        return EXIT_CODES[self.verdict]
