@@ -1,0 +1,146 @@
+"""Running the trainer's program for a replay: limited in time, memory and files, with nothing to copy the answer from.
+
+Where the kernel allows it, the program runs without network, in its own process space, and with the run directory
+(which holds the end states) covered by an empty file system. Which of these held is reported, because not every machine
+allows them. The program is the prover's code: these walls keep it from the answer and from harm by accident, they are
+no fortress; run audits of strangers' code on a machine that holds nothing else.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Final, Literal
+
+from pot.errors import EnvironmentFailure
+
+__all__ = ["Ended", "Isolation", "Limits", "isolation", "run_limited"]
+
+Isolation = Literal["full", "network", "none"]
+"""full: no network, own processes, hidden folders; network: no network; none: limits only."""
+
+_FULL: Final = (
+    "unshare",
+    "--user",
+    "--map-root-user",
+    "--net",
+    "--mount",
+    "--pid",
+    "--fork",
+    "--kill-child",
+    "--mount-proc",
+)
+_NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
+_COVER: Final = (
+    'n=$1; shift; while [ $n -gt 0 ]; do mount -t tmpfs -o size=64k none "$1" || exit 125; shift; n=$((n-1)); done;'
+    ' exec "$@"'
+)
+_TAIL_BYTES: Final = 4096
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Wall-clock seconds, address space and file size (bytes) of one replayed segment."""
+
+    seconds: float = 3600.0
+    memory_bytes: int = 64 << 30
+    file_bytes: int = 16 << 30
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How the program ended: exit code (None: out of time), the end of its standard error, and the walls around it."""
+
+    code: int | None
+    last_words: str
+    isolation: Isolation
+
+
+@lru_cache(maxsize=1)
+def isolation() -> Isolation:
+    """The strongest isolation that this machine allows, found by trying."""
+    if shutil.which("unshare") is None:
+        return "none"
+    probes: tuple[tuple[Isolation, tuple[str, ...]], ...] = (
+        ("full", (*_FULL, "sh", "-c", "mount -t tmpfs none /mnt && true")),
+        ("network", (*_NETWORK, "true")),
+    )
+    for name, command in probes:
+        try:
+            done = subprocess.run(command, capture_output=True, timeout=20, check=False)
+        except (OSError, subprocess.TimeoutExpired):
+            continue
+        if done.returncode == 0:
+            return name
+    return "none"
+
+
+def run_limited(
+    command: Sequence[str],
+    cwd: Path,
+    variables: Mapping[str, str],
+    limits: Limits,
+    hidden: Sequence[Path],
+    errors: Path,
+) -> Ended:
+    """Run `command` in `cwd` with exactly `variables`; `hidden` folders look empty to it. `errors`: its standard error.
+
+    Raises `EnvironmentFailure` where it cannot be started at all.
+    """
+    walls = isolation()
+    full = list(command)
+    if walls == "full":
+        covered = [str(path.resolve()) for path in hidden if path.is_dir()]
+        full = [*_FULL, "sh", "-c", _COVER, "sh", str(len(covered)), *covered, *command]
+    elif walls == "network":
+        full = [*_NETWORK, *command]
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
+
+    try:
+        with errors.open("wb") as stream:
+            process = subprocess.Popen(
+                full, cwd=cwd, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream,
+                start_new_session=True, preexec_fn=limit,
+            )  # fmt: skip
+    except (OSError, subprocess.SubprocessError) as error:
+        raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None
+    try:
+        code: int | None = process.wait(timeout=limits.seconds)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        _end(process)
+    return Ended(code, _last_words(errors), walls)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the whole session, also what the program left running."""
+    try:
+        os.killpg(process.pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):  # nothing of it is left
+        return
+    finally:
+        process.wait()
+
+
+def _last_words(path: Path) -> str:
+    try:
+        with path.open("rb") as stream:
+            stream.seek(0, os.SEEK_END)
+            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+            text = stream.read().decode("utf-8", "replace")
+    except OSError:
+        return ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(character for character in (lines[-1] if lines else "") if character.isprintable())[:300]

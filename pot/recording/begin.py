@@ -1,0 +1,349 @@
+"""Beginning a run: the pre-commitment is written, the nonce obtained, and the seed made, before a model exists.
+
+On resuming, the program describes itself again; a pre-commitment with other content than the one on disk is refused
+with the first difference, so that a run cannot change its data, code or configuration half-way.
+
+Shows: with a verifier's nonce, that the pre-commitment existed before the seed did.
+Does not show: with a nonce of its own ("self"), that no other seeds were tried.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pot.canonical import parse_canonical, read_file, write_file
+from pot.commitments.order import steps_per_epoch
+from pot.commitments.seed import integer, run_seed
+from pot.errors import EnvironmentFailure, Refused, UsageError
+from pot.recording import replaying
+from pot.recording.environment import capture, environment_sha256, refuse_unrepeatable
+from pot.recording.journal import RunLock
+from pot.recording.precommit import (
+    MAX_PRECOMMIT_BYTES,
+    Parent,
+    Precommit,
+    SeedNonce,
+    config_digest,
+    first_difference,
+    plain_config,
+)
+from pot.recording.program import describe_program
+from pot.recording.transcript import TRANSCRIPT_FILE, EndEvent, load_transcript
+
+if TYPE_CHECKING:
+    from pot.data.commit import Committed
+
+__all__ = ["COMMITMENTS_FOLDER", "NONCE_FILE", "PRECOMMIT_FILE", "Begun", "begin", "prepare", "read_nonce", "talk"]
+
+PRECOMMIT_FILE: Final = "precommit.json"
+NONCE_FILE: Final = "nonce.json"
+COMMITMENTS_FOLDER: Final = "commitments"
+DEFAULT_CHECKPOINT_EVERY: Final = 50
+NONCE_TIMEOUT: Final = 600.0
+_POLL_SECONDS: Final = 0.1
+_MAX_NONCE_BYTES: Final = 4096
+
+
+@dataclass
+class Begun:
+    """A run begun: its pre-commitment, nonce and seed. Next: `torch.manual_seed(begun.torch_seed("init"))`."""
+
+    run_dir: Path
+    precommit: Precommit
+    nonce: bytes = field(repr=False)
+    lock: RunLock | None = field(repr=False)
+    replay: replaying.ReplayRange | None = None
+    seeded: bool = False
+    seed: bytes = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.seed = run_seed(self.precommit.sha256(), self.nonce)
+
+    def torch_seed(self, label: str) -> int:
+        """A seed below 2^63 for one purpose, named by `label` ("init", "dropout"); pass it to `torch.manual_seed`."""
+        return integer(self.seed, label)
+
+    def close(self) -> None:
+        """Let another recorder use the run directory; `record` does it by itself."""
+        if self.lock is not None:
+            self.lock.release()
+            self.lock = None
+
+
+def begin(
+    run_dir: str | Path,
+    *,
+    commitments: Sequence[Committed | str | Path] = (),
+    config: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    checkpoint_every: int | None = None,
+    semantics: Literal["float", "exact"] = "float",
+    nonce: str = "self",
+    nonce_timeout: float = NONCE_TIMEOUT,
+    inputs: Sequence[str | Path] = (),
+    code: Sequence[str | Path] = (),
+    parent: Parent | None = None,
+    secret_sha256: str | None = None,
+) -> Begun:
+    """Begin or resume the run in `run_dir`: write the pre-commitment, obtain the nonce, derive the seed.
+
+    `commitments`: of the records, in dataset order (`Committed`, or the path that `pot data commit` wrote). `config`:
+    every hyper-parameter. `batch_size`, `steps`, `checkpoint_every` default to the entries of `config` with these names
+    (`checkpoint_every` to 50; `epochs` in `config` may stand for `steps`). `nonce`: "self", "verifier" (waits up to
+    `nonce_timeout` seconds for `nonce.json` in the run directory), or 64 hex digits. `inputs`: files that the program
+    reads (data, a parent's weights). `code`: files of code that are not imported yet.
+
+    Python's and NumPy's global generators are seeded from the run's seed; PyTorch's is left to the program.
+
+    Raises `UsageError` for contradictory arguments, `Refused` where the run exists with other content, is complete or
+    is being recorded, `EnvironmentFailure` for I/O and for a nonce that does not come.
+    """
+    begun = prepare(
+        run_dir, commitments=commitments, config=config, batch_size=batch_size, steps=steps,
+        checkpoint_every=checkpoint_every, semantics=semantics, nonce=nonce, nonce_timeout=nonce_timeout, inputs=inputs,
+        code=code, parent=parent, secret_sha256=secret_sha256,
+    )  # fmt: skip
+    import random
+
+    import numpy
+
+    random.seed(begun.torch_seed("python"))
+    numpy.random.seed(begun.torch_seed("numpy") & 0xFFFFFFFF)
+    begun.seeded = True
+    return begun
+
+
+def prepare(
+    run_dir: str | Path,
+    *,
+    commitments: Sequence[Committed | str | Path] = (),
+    config: Mapping[str, Any] | None = None,
+    batch_size: int | None = None,
+    steps: int | None = None,
+    checkpoint_every: int | None = None,
+    semantics: Literal["float", "exact"] = "float",
+    nonce: str = "self",
+    nonce_timeout: float = NONCE_TIMEOUT,
+    inputs: Sequence[str | Path] = (),
+    code: Sequence[str | Path] = (),
+    parent: Parent | None = None,
+    secret_sha256: str | None = None,
+) -> Begun:
+    """`begin` without touching any generator: for `record`, which is called when the program has seeded its own."""
+    own_config = plain_config(config)
+    replay = replaying.requested()
+    if replay is not None:
+        precommit, given = replaying.staged(replay)
+        replaying.check_config(replay, precommit, own_config)
+        return Begun(replay.run_dir, precommit, given, None, replay)
+    refuse_unrepeatable()
+    folder = Path(run_dir)
+    lock = RunLock(folder)
+    try:
+        content, documents = _content(
+            commitments,
+            own_config,
+            batch_size,
+            steps,
+            checkpoint_every,
+            semantics,
+            nonce,
+            inputs,
+            code,
+            parent,
+            secret_sha256,
+        )
+        precommit = _settle(folder, content, documents)
+        return Begun(folder, precommit, _nonce(folder, precommit, nonce, nonce_timeout), lock)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def talk(sentence: str) -> None:
+    """Say something to the person who trains, on standard error."""
+    sys.stderr.write(f"pot: {sentence}\n")
+    sys.stderr.flush()
+
+
+def _content(
+    commitments: Sequence[Committed | str | Path],
+    config: dict[str, Any],
+    batch_size: int | None,
+    steps: int | None,
+    checkpoint_every: int | None,
+    semantics: str,
+    nonce: str,
+    inputs: Sequence[str | Path],
+    code: Sequence[str | Path],
+    parent: Parent | None,
+    secret_sha256: str | None,
+) -> tuple[dict[str, Any], dict[str, tuple[bytes, bytes]]]:
+    """The pre-commitment's content without its run id, and the commitments' documents and digests by name."""
+    entries, documents, shards = _describe_data(commitments)
+    total = sum(int(entry["records"]) for entry in entries)
+    batch = _whole("batch_size", batch_size, config, None)
+    epochs = config.get("epochs")
+    implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
+    environment = capture()
+    program, reason = describe_program([Path(path) for path in inputs], shards, [Path(path) for path in code])
+    if reason is not None:
+        talk(f"this run can be recorded but not replayed: {reason}")
+    content: dict[str, Any] = {
+        "version": "pot/precommit/v1",
+        "semantics": semantics,
+        "data": entries,
+        "config": config,
+        "config_blake3": config_digest(config),
+        "program": program.model_dump(mode="json", exclude_none=True),
+        "environment": environment,
+        "environment_sha256": environment_sha256(environment),
+        "order": {"method": "feistel/1", "batch": str(batch), "drop_last": True},
+        "steps": str(_whole("steps", steps, config, implied)),
+        "checkpoint_every": str(_whole("checkpoint_every", checkpoint_every, config, DEFAULT_CHECKPOINT_EVERY)),
+        "seed_source": "verifier" if nonce == "verifier" else "self",
+    }
+    if parent is not None:
+        content["parent"] = parent.model_dump(mode="json")
+    if secret_sha256 is not None:
+        content["secret_sha256"] = secret_sha256
+    return content, documents
+
+
+def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int | None) -> int:
+    value = given if given is not None else config.get(name, default)
+    if value is None:
+        raise UsageError(f"begin: {name} is neither an argument nor in config; give {name}=")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"begin: {name} is {value!r}, a whole number above 0 is expected")
+    return value
+
+
+def _describe_data(
+    commitments: Sequence[Committed | str | Path],
+) -> tuple[list[dict[str, str]], dict[str, tuple[bytes, bytes]], dict[str, tuple[str, int]]]:
+    from pot.data.commit import load_committed
+
+    if isinstance(commitments, (str, Path)) or not commitments:
+        raise UsageError(
+            "begin: commitments= must list the commitments of the training data; make one with:"
+            " pot data commit PATH --view json/1 --out C.json"
+        )
+    entries: list[dict[str, str]] = []
+    documents: dict[str, tuple[bytes, bytes]] = {}
+    shards: dict[str, tuple[str, int]] = {}
+    for number, item in enumerate(commitments, 1):
+        named = isinstance(item, (str, Path))
+        committed = load_committed(Path(item)) if isinstance(item, (str, Path)) else item
+        name = Path(item).stem if isinstance(item, (str, Path)) and named else f"data-{number}"
+        commitment = committed.commitment
+        if commitment.role != "training":
+            raise UsageError(f"begin: {name} is the commitment of an exclusion set; commit the training data instead")
+        if name in documents:
+            raise UsageError(f"begin: two commitments are called {name}; rename one of the files")
+        documents[name] = (commitment.to_bytes(), committed.digests)
+        shards.update({shard.sha256: (name, place) for place, shard in enumerate(commitment.shards)})
+        entries.append(
+            {
+                "name": name,
+                "commitment_sha256": commitment.sha256(),
+                "view": commitment.view,
+                "records": commitment.records.count,
+                "records_root_blake3": commitment.records.root_blake3,
+                "set_root_blake3": commitment.set.root_blake3,
+            }
+        )
+    return entries, documents, shards
+
+
+def _settle(folder: Path, content: dict[str, Any], documents: dict[str, tuple[bytes, bytes]]) -> Precommit:
+    """The pre-commitment on disk: the one that is there if it says the same, else a new one in an empty folder."""
+    path = folder / PRECOMMIT_FILE
+    if path.exists() or path.is_symlink():
+        existing = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
+        recorded = existing.model_dump(mode="json", exclude_none=True)
+        for value in (recorded, content):
+            for key in ("run_id", "config_blake3", "environment_sha256"):  # digests of what is compared by itself
+                value.pop(key, None)
+        recorded["environment"].pop("notes", None)
+        now = {**content, "environment": {"bits": content["environment"]["bits"]}}
+        difference = first_difference(recorded, now)
+        if difference is not None:
+            raise Refused(f"{folder}: this run was begun with other content: {difference}; use a new run folder")
+        _refuse_complete(folder)
+        return existing
+    others = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
+    others = [name for name in others if name != COMMITMENTS_FOLDER]  # of an attempt that died before it pre-committed
+    if others:
+        raise UsageError(f"{folder}: holds {others[0]} but no {PRECOMMIT_FILE}; choose an empty folder for the run")
+    for name, (document, digests) in documents.items():
+        write_file(folder / COMMITMENTS_FOLDER / f"{name}.json", document)
+        write_file(folder / COMMITMENTS_FOLDER / f"{name}.digests", digests)
+    precommit = Precommit.from_value({**content, "run_id": secrets.token_hex(32)}, what="pre-commitment")
+    write_file(path, precommit.to_bytes())
+    _sync(folder)
+    return precommit
+
+
+def _refuse_complete(folder: Path) -> None:
+    if not (folder / TRANSCRIPT_FILE).exists():
+        return
+    events = load_transcript(folder).events
+    if events and isinstance(events[-1], EndEvent):
+        raise Refused(f"{folder}: this run is complete; use a new run folder for another one")
+
+
+def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> bytes:
+    path = folder / NONCE_FILE
+    sha256 = precommit.sha256()
+    if source == "verifier":
+        _wait(path, sha256, timeout)
+    elif not path.exists():
+        given = secrets.token_hex(32) if source == "self" else source
+        document = {"version": "pot/seed-nonce/v1", "precommit_sha256": sha256, "nonce": given}
+        write_file(path, SeedNonce.from_value(document, what="nonce").to_bytes())
+        _sync(folder)
+    return read_nonce(path, sha256)
+
+
+def read_nonce(path: Path, precommit_sha256: str) -> bytes:
+    """The nonce in a nonce file made for this pre-commitment. Raises `Refused` for another's, `Malformed`."""
+    data = read_file(path, limit=_MAX_NONCE_BYTES)
+    found = SeedNonce.from_value(parse_canonical(data.removesuffix(b"\n"), what=str(path)), what=str(path))
+    if found.precommit_sha256 != precommit_sha256:
+        raise Refused(
+            f"{path}: this nonce was given for the pre-commitment {found.precommit_sha256}, not for {precommit_sha256}"
+        )
+    return bytes.fromhex(found.nonce)
+
+
+def _wait(path: Path, sha256: str, timeout: float) -> None:
+    if path.exists():
+        return
+    talk(
+        f"waiting up to {timeout:.0f} s for {path}; a verifier makes it with: pot challenge seed"
+        f" {path.parent / PRECOMMIT_FILE} --out {path} (pre-commitment {sha256})"
+    )
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise EnvironmentFailure(
+                f"{path}: no nonce came within {timeout:.0f} s; start the same command again to wait on"
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

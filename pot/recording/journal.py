@@ -1,0 +1,106 @@
+"""Writing a transcript: one lock, appended lines, fsync where a crash must lose nothing.
+
+A line is written whole or, after a crash, is torn; `Journal.open` removes a torn last line and says how long it was.
+
+Shows / does not show: nothing; this is the pen.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from pot.canonical import Count
+from pot.errors import EnvironmentFailure, Refused
+from pot.recording.transcript import (
+    TRANSCRIPT_FILE,
+    ZERO_DIGEST,
+    Event,
+    Transcript,
+    load_transcript,
+    previous_digest,
+)
+
+__all__ = ["LOCK_FILE", "Journal", "RunLock"]
+
+LOCK_FILE: Final = ".lock"
+
+
+class RunLock:
+    """An exclusive lock on a run directory, held until `release` or the end of the process."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Raises `Refused` where another recorder holds it, `EnvironmentFailure` where it cannot be made."""
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            handle = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        except OSError as error:
+            raise EnvironmentFailure(f"{run_dir}: cannot be used as run directory: {error.strerror or error}") from None
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(handle)
+            raise Refused(
+                f"{run_dir}: another recorder is writing to this run; wait for it or choose another folder"
+            ) from None
+        self._handle: int | None = handle
+
+    def release(self) -> None:
+        """Let the next recorder in."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+
+class Journal:
+    """The open transcript of a run. The caller holds the run's `RunLock`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Open or create the transcript. Raises `Malformed` for one that cannot be read, `EnvironmentFailure`."""
+        self.path = run_dir / TRANSCRIPT_FILE
+        self._previous = ZERO_DIGEST
+        self.transcript = Transcript(b"", (), ())
+        if self.path.exists() or self.path.is_symlink():
+            self.transcript = load_transcript(run_dir)
+        self.length = len(self.transcript.lines)
+        if self.transcript.lines:
+            self._previous = previous_digest(self.transcript.lines[-1])
+        try:
+            self._stream: BinaryIO = self.path.open("ab")
+            if self.transcript.torn_bytes:
+                self._stream.truncate(len(self.transcript.data) - self.transcript.torn_bytes)
+                self.sync()
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def append(self, kind: type[Event], **fields: Any) -> int:
+        """Write one event and return its index. Raises `EnvironmentFailure`; then the run must stop."""
+        index: Count = str(self.length)
+        line = kind(index=index, previous=self._previous, **fields).to_bytes()
+        try:
+            self._stream.write(line + b"\n")
+            self._stream.flush()  # to the kernel: a killed process loses no line, a power cut those since `sync`
+        except OSError as error:
+            raise self._failure(error) from None
+        self._previous = previous_digest(line)
+        self.length += 1
+        return self.length - 1
+
+    def sync(self) -> None:
+        """Make everything written so far survive a power cut. Raises `EnvironmentFailure`."""
+        try:
+            self._stream.flush()
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise self._failure(error) from None
+
+    def close(self) -> None:
+        """Close the file; what was written stays."""
+        self._stream.close()
+
+    def _failure(self, error: OSError) -> EnvironmentFailure:
+        return EnvironmentFailure(
+            f"{self.path}: cannot be written: {error.strerror or error}; free space, then start the same command again"
+        )

@@ -1,0 +1,113 @@
+"""Batches in the committed order, from a DataLoader or any map-style dataset, without touching the program's RNG.
+
+Without workers records are fetched here and now, with the program's own generators, whose state is in every checkpoint.
+With workers each batch is fetched under generators seeded from (run seed, step): then the number of workers, their
+prefetching and a resumption cannot change what they draw.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from pot.commitments.seed import integer
+from pot.errors import UsageError
+
+__all__ = ["fetch"]
+
+_Keyed = tuple[int, list[int]]
+
+
+def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:
+    """Yield (step, batch) for each (step, record numbers). `loader`: a DataLoader or a map-style dataset.
+
+    Raises `UsageError` for an iterable dataset.
+    """
+    dataset = getattr(loader, "dataset", loader)
+    if not hasattr(dataset, "__getitem__"):
+        raise UsageError("run.batches: an iterable dataset has no records to order; give a map-style dataset")
+    if getattr(loader, "num_workers", 0):
+        yield from _with_workers(loader, dataset, batches, seed)
+        return
+    collate = getattr(loader, "collate_fn", None)
+    pin = bool(getattr(loader, "pin_memory", False))
+    for step, records in batches:
+        batch = _items(dataset, records)
+        if collate is not None:
+            batch = collate(batch)
+        yield step, _pinned(batch) if pin else batch
+
+
+def _items(dataset: Any, records: list[int]) -> Any:
+    many = getattr(dataset, "__getitems__", None)  # what PyTorch's own fetcher prefers
+    return many(records) if callable(many) else [dataset[record] for record in records]
+
+
+def _pinned(batch: Any) -> Any:
+    from torch.utils.data._utils import pin_memory
+
+    pin: Any = pin_memory.pin_memory
+    return pin(batch)
+
+
+class _KeyedDataset:
+    """The dataset as its workers see it: a batch is fetched whole, under its own generators."""
+
+    def __init__(self, dataset: Any, seed: bytes) -> None:
+        self._dataset = dataset
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitems__(self, keyed: list[_Keyed]) -> list[tuple[int, Any]]:
+        import random
+
+        import torch
+
+        found = []
+        for step, records in keyed:
+            key = integer(self._seed, f"loader/step/{step}")
+            random.seed(key)
+            torch.manual_seed(key)
+            _seed_numpy(key)
+            found.append((step, _items(self._dataset, records)))
+        return found
+
+
+def _seed_numpy(key: int) -> None:
+    import sys
+
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(key & 0xFFFFFFFF)
+
+
+class _KeyedCollate:
+    def __init__(self, collate: Any) -> None:
+        self._collate = collate
+
+    def __call__(self, batches: list[tuple[int, Any]]) -> tuple[int, Any]:
+        ((step, items),) = batches
+        return step, self._collate(items)
+
+
+def _with_workers(loader: Any, dataset: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:
+    import torch
+    from torch.utils.data import DataLoader
+
+    generator = torch.Generator()  # its own: an iterator draws from the global one otherwise
+    generator.manual_seed(integer(seed, "loader/base"))
+    keyed: Any = DataLoader(
+        _KeyedDataset(dataset, seed),  # type: ignore[arg-type]
+        batch_sampler=([batch] for batch in batches),
+        num_workers=loader.num_workers,
+        collate_fn=_KeyedCollate(loader.collate_fn),
+        pin_memory=loader.pin_memory,
+        timeout=loader.timeout,
+        worker_init_fn=loader.worker_init_fn,
+        multiprocessing_context=loader.multiprocessing_context,
+        prefetch_factor=loader.prefetch_factor,
+        generator=generator,
+    )
+    yield from keyed

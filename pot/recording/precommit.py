@@ -1,0 +1,215 @@
+"""The pre-commitment: what a run promises before its first step, written to `run/precommit.json`.
+
+Spec: `specs/transcript.md`, "Pre-commitment". Data, configuration, code, environment, parent, order and cadence are
+fixed here; hyper-parameters come from nowhere else. The run's seed depends on this document's SHA-256.
+
+Shows: that whoever holds an earlier copy (a log, a verifier who gave a nonce) knows what the run had to be.
+Does not show: when it was written, nor that training followed it; that is what the transcript and audits are for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, JsonValue, model_validator
+
+from pot.canonical import Count, Document, Hex32
+from pot.commitments.order import MAX_ORDER_SIZE
+from pot.commitments.state import json_digest
+from pot.errors import UsageError
+from pot.recording.environment import environment_sha256
+
+__all__ = [
+    "MAX_PRECOMMIT_BYTES", "CommittedData", "InputFile", "Order", "Parent", "Precommit", "Program", "ProgramFile",
+    "RelativePath", "SeedNonce", "config_digest", "first_difference", "plain_config", "total_records",
+]  # fmt: skip
+
+MAX_PRECOMMIT_BYTES: Final = 1 << 20  # a config and some hundred file digests; statements refer to it by digest
+_MAX_PATH_BYTES: Final = 512
+_MAX_STEPS: Final = 1 << 62  # a step's number enters the state digest as 8 bytes
+
+
+def _relative(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or path.startswith("/") or ".." in parts or "\\" in path or "\x00" in path:
+        raise ValueError("a path must be relative, inside the program's folder, with forward slashes")
+    if str(PurePosixPath(path)) != path or len(path.encode("utf-8", "replace")) > _MAX_PATH_BYTES:
+        raise ValueError(f"a path must be in its shortest form and of at most {_MAX_PATH_BYTES} bytes")
+    return path
+
+
+RelativePath = Annotated[str, AfterValidator(_relative)]
+"""A file's path below the folder that the program is started in, with forward slashes, without "." and ".."."""
+
+
+class CommittedData(Document):
+    """One dataset commitment whose records the run may use; several follow each other in the order of the list."""
+
+    name: str
+    commitment_sha256: Hex32
+    view: str
+    records: Count
+    records_root_blake3: Hex32
+    set_root_blake3: Hex32
+
+
+class ProgramFile(BaseModel):
+    """A file of code."""
+
+    model_config = Document.model_config
+
+    path: RelativePath
+    sha256: Hex32
+
+
+class InputFile(BaseModel):
+    """A file that the program reads; where it holds records, `dataset` names the entry of `data`, `shard` its place."""
+
+    model_config = Document.model_config
+
+    path: RelativePath
+    bytes: Count
+    sha256: Hex32
+    dataset: str | None = None
+    shard: Count | None = None
+
+
+class Program(Document):
+    """What was started: the script's path and its arguments, its files and what it reads. Empty: not replayable."""
+
+    command: tuple[str, ...]
+    files: tuple[ProgramFile, ...]
+    data_files: tuple[InputFile, ...]
+
+
+class Order(Document):
+    """The order of records: a keyed permutation per epoch; the incomplete last batch of an epoch is dropped."""
+
+    method: Literal["feistel/1"]
+    batch: Count
+    drop_last: Literal[True]
+
+
+class Parent(Document):
+    """The certificate (its DSSE payload) and the model that W_0 was made from, by a declared operation."""
+
+    certificate_sha256: Hex32
+    model_sha256: Hex32
+    operation: Literal["none", "quantise/1"]
+
+
+class Precommit(Document):
+    """`pot/precommit/v1`."""
+
+    version: Literal["pot/precommit/v1"]
+    run_id: Hex32
+    semantics: Literal["float", "exact"]
+    data: tuple[CommittedData, ...]
+    config: dict[str, JsonValue]
+    config_blake3: Hex32
+    program: Program
+    environment: dict[str, JsonValue]
+    environment_sha256: Hex32
+    parent: Parent | None = None
+    order: Order
+    steps: Count
+    checkpoint_every: Count
+    seed_source: Literal["self", "verifier"]
+    secret_sha256: Hex32 | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.data:
+            raise ValueError("data: at least one dataset commitment is needed")
+        if len({item.name for item in self.data}) != len(self.data):
+            raise ValueError("data: two commitments have the same name")
+        if self.config_blake3 != config_digest(self.config):
+            raise ValueError("config_blake3 is not the digest of config")
+        if self.environment_sha256 != environment_sha256(self.environment):
+            raise ValueError("environment_sha256 is not the digest of environment")
+        if int(self.steps) < 1 or int(self.checkpoint_every) < 1 or int(self.order.batch) < 1:
+            raise ValueError("steps, checkpoint_every and order.batch must be at least 1")
+        if int(self.steps) > _MAX_STEPS:
+            raise ValueError(f"steps exceeds {_MAX_STEPS}")
+        if not int(self.order.batch) <= total_records(self) <= MAX_ORDER_SIZE:
+            raise ValueError("order.batch must not exceed the number of committed records, nor these 2^48")
+        names = {item.name for item in self.data}
+        for file in self.program.data_files:
+            if file.dataset is not None and file.dataset not in names:
+                raise ValueError(
+                    f"program.data_files: {file.path} belongs to {file.dataset!r}, which data does not list"
+                )
+        paths = [file.path for file in self.program.files] + [file.path for file in self.program.data_files]
+        if len(set(paths)) != len(paths):
+            raise ValueError("program: a path is listed twice")
+        return self
+
+
+class SeedNonce(Document):
+    """`run/nonce.json`: the nonce that somebody gave after seeing the pre-commitment."""
+
+    version: Literal["pot/seed-nonce/v1"]
+    precommit_sha256: Hex32
+    nonce: Hex32
+
+
+def total_records(precommit: Precommit) -> int:
+    """Records over all of the run's datasets; global record numbers run through them in the order of `data`."""
+    return sum(int(item.records) for item in precommit.data)
+
+
+def config_digest(config: Mapping[str, Any]) -> str:
+    """The configuration's digest, as it enters every state digest."""
+    return json_digest("config", dict(config))
+
+
+def plain_config(config: Mapping[str, Any] | None) -> dict[str, JsonValue]:
+    """The configuration as JSON: reals become strings (`repr`), absent values are left out. Raises `UsageError`."""
+    return {} if config is None else _plain_mapping(config, "config")
+
+
+def _plain(value: Any, where: str) -> JsonValue:
+    if value is True or value is False or isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= 2**53 else str(value)
+    if isinstance(value, float):
+        return repr(value)
+    if isinstance(value, Mapping):
+        return _plain_mapping(value, where)
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}[{index}]") for index, item in enumerate(value)]
+    raise UsageError(
+        f"{where}: a {type(value).__name__} has no JSON form; give numbers, strings, lists and dictionaries"
+    )
+
+
+def _plain_mapping(value: Mapping[Any, Any], where: str) -> dict[str, JsonValue]:
+    for key in value:
+        if not isinstance(key, str):
+            raise UsageError(f"{where}: the key {key!r} is not a string")
+    return {key: _plain(item, f"{where}.{key}") for key, item in value.items() if item is not None}
+
+
+def first_difference(ours: Any, theirs: Any, where: str = "") -> str | None:
+    """The first place where two JSON values differ, as "path: first value, second value"; None where they are equal."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for key in sorted(ours.keys() | theirs.keys()):
+            found = first_difference(ours.get(key), theirs.get(key), f"{where}.{key}" if where else key)
+            if found is not None:
+                return found
+        return None
+    if isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for index, (one, other) in enumerate(zip(ours, theirs, strict=True)):
+            found = first_difference(one, other, f"{where}[{index}]")
+            if found is not None:
+                return found
+        return None
+    return None if ours == theirs else f"{where or 'document'}: {_short(ours)}, now {_short(theirs)}"
+
+
+def _short(value: Any) -> str:
+    text = "absent" if value is None else repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

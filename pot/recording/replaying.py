@@ -1,0 +1,103 @@
+"""The program as its own replayer: with POT_REPLAY=FROM:TO set, the unmodified script repeats these steps and stops.
+
+Variables: POT_REPLAY, POT_REPLAY_RUN (a folder with precommit.json, nonce.json and, unless FROM is 0, the folder
+`start` with the start checkpoint), POT_REPLAY_OUT (an empty folder for what came out). Nothing else is there: a
+program that could read the end state might copy it. The auditor (`pot.audit.replay`) compares what is written here.
+
+Shows: nothing; the auditor's comparison does.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from pot.canonical import canonical_bytes, parse_canonical, read_file, write_file
+from pot.errors import Refused, UsageError
+from pot.recording.environment import capture
+from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, first_difference
+from pot.recording.state import StateSource
+
+__all__ = [
+    "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "OUT_VARIABLE", "RESULT_FILE",
+    "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "ReplayRange", "check_config", "disagree", "finish", "requested",
+    "staged", "write_initial",
+]  # fmt: skip
+
+STEPS_VARIABLE: Final = "POT_REPLAY"
+RUN_VARIABLE: Final = "POT_REPLAY_RUN"
+OUT_VARIABLE: Final = "POT_REPLAY_OUT"
+START_FOLDER: Final = "start"
+END_FOLDER: Final = "end"
+RESULT_FILE: Final = "replay.json"
+INITIAL_FILE: Final = "initial.json"
+ENVIRONMENT_FILE: Final = "environment.json"
+DISAGREEMENT_FILE: Final = "disagreement.json"
+_STEPS_LIMIT: Final = 10**15
+
+
+@dataclass(frozen=True)
+class ReplayRange:
+    """Replay the steps `first + 1` .. `last`, from the state after `first` steps."""
+
+    first: int
+    last: int
+    run_dir: Path
+    out: Path
+
+
+def requested() -> ReplayRange | None:
+    """What the environment asks for; None in an ordinary run. Raises `UsageError` for a half-set request."""
+    steps = os.environ.get(STEPS_VARIABLE)
+    if steps is None:
+        return None
+    match = re.fullmatch(r"(0|[1-9][0-9]{0,14}):(0|[1-9][0-9]{0,14})", steps, re.ASCII)
+    run_dir, out = os.environ.get(RUN_VARIABLE), os.environ.get(OUT_VARIABLE)
+    if match is None or int(match[1]) > int(match[2]) or int(match[2]) >= _STEPS_LIMIT or not run_dir or not out:
+        raise UsageError(
+            f"{STEPS_VARIABLE} must be FROM:TO, with {RUN_VARIABLE} and {OUT_VARIABLE} set; 'pot audit' sets all three"
+        )
+    return ReplayRange(int(match[1]), int(match[2]), Path(run_dir), Path(out))
+
+
+def staged(replay: ReplayRange) -> tuple[Precommit, bytes]:
+    """The staged pre-commitment and nonce; the environment of this replay is written out for the comparison."""
+    path = replay.run_dir / "precommit.json"
+    precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
+    path = replay.run_dir / "nonce.json"
+    nonce = SeedNonce.from_value(parse_canonical(read_file(path, limit=4096), what=str(path)), what=str(path))
+    return precommit, bytes.fromhex(nonce.nonce)
+
+
+def check_config(replay: ReplayRange, precommit: Precommit, config: Mapping[str, Any]) -> None:
+    """Stop where the committed program gives another configuration than the committed one."""
+    difference = first_difference(precommit.config, dict(config))
+    if difference is not None:
+        disagree(replay, f"the program's configuration is not the committed one: {difference}")
+
+
+def disagree(replay: ReplayRange, detail: str) -> NoReturn:
+    """Write down what the program does unlike its pre-commitment, and stop. Raises `Refused`."""
+    write_file(replay.out / DISAGREEMENT_FILE, canonical_bytes({"detail": detail[:500]}))
+    raise Refused(f"replay: {detail}")
+
+
+def write_initial(replay: ReplayRange, components: Mapping[str, str]) -> None:
+    """Write the digests of the state that training starts from (regenerated if FROM is 0), and the environment."""
+    write_file(replay.out / ENVIRONMENT_FILE, canonical_bytes(capture()))
+    write_file(replay.out / INITIAL_FILE, canonical_bytes(dict(components)))
+
+
+def finish(
+    replay: ReplayRange, steps: list[dict[str, Any]], components: Mapping[str, str], source: StateSource
+) -> NoReturn:
+    """Write what came out and end the program: nothing after the last replayed step belongs to the replay."""
+    end = replay.out / END_FOLDER
+    end.mkdir()
+    source.save(end)  # lets the auditor name the first tensor that differs
+    write_file(replay.out / RESULT_FILE, canonical_bytes({"steps": steps, "components": dict(components)}))
+    raise SystemExit(0)
