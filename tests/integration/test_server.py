@@ -196,7 +196,7 @@ def test_archives_that_lead_elsewhere_are_malformed(server: Server, name: str, k
 
 
 @pytest.mark.parametrize("media_type", [TAR, GZIP])
-@pytest.mark.parametrize("body", [b"", b"junk", bytes(range(256)) * 100, gzip.compress(b"junk")])
+@pytest.mark.parametrize("body", [b"", b"junk", bytes(range(256)) * 100, gzip.compress(b"junk")], ids=range(4))
 def test_junk_is_malformed(server: Server, body: bytes, media_type: str) -> None:
     assert_problem(server.verify(body, media_type), 400)
 
