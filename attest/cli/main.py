@@ -36,6 +36,8 @@ JOBS: Final[dict[str, str]] = {
     "challenge": "attest.cli.challenge",
     "audit": "attest.cli.audit",
     "prove": "attest.cli.prove",
+    "zk": "attest.cli.zk",
+    "zk": "attest.cli.zk",
     "certify": "attest.cli.certify",
     "verify": "attest.cli.verify",
     "inspect": "attest.cli.inspect",
