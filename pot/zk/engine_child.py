@@ -154,8 +154,9 @@ def main() -> int:
     limit(request["memory"], request["seconds"], request["file_bytes"])
     try:
         import ezkl
-    except ImportError:
-        REPLY.write_text(json.dumps({"missing": True}))
+    except ImportError as error:
+        absent = isinstance(error, ModuleNotFoundError) and error.name == "ezkl"
+        REPLY.write_text(json.dumps({"missing": True} if absent else {"error": f"ezkl does not load: {error}"[:500]}))
         return 0
     reply: dict[str, Any]
     try:
