@@ -14,14 +14,16 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch.nn.functional import mse_loss, one_hot
 
 from pot import begin, record
 
 CONFIG = {
     "model": "mlp 64-32-10 relu",
     "optimizer": "sgd",
-    "learning_rate": 0.15,
-    "schedule": "linear to 0",
+    "loss": "mean squared error",
+    "learning_rate": 0.5,
+    "schedule": "linear up over the first tenth of the steps, then linear to 0",
     "momentum": 0.9,
     "batch_size": 32,
     "checkpoint_every": 25,
@@ -61,7 +63,7 @@ def main() -> None:
     options.add_argument("--commitment", required=True, help="their commitment, made by 'pot data commit'")
     options.add_argument("--run", required=True, help="run directory to write")
     options.add_argument("--out", required=True, help="folder for model.safetensors")
-    options.add_argument("--steps", type=int, default=600)
+    options.add_argument("--steps", type=int, default=700)
     options.add_argument("--nonce", default="self", help="'self', or 'verifier' to wait for one")
     options.add_argument("--test", help="JSON lines to measure the accuracy on")
     chosen = options.parse_args()
@@ -72,12 +74,15 @@ def main() -> None:
     torch.manual_seed(begun.torch_seed("init"))
     model = build_model()
     optimizer = torch.optim.SGD(model.parameters(), lr=CONFIG["learning_rate"], momentum=CONFIG["momentum"])
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / chosen.steps)
+    warm_up = chosen.steps // 10
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: min((step + 1) / warm_up, 1 - step / chosen.steps)
+    )
     loader = torch.utils.data.DataLoader(Digits(chosen.data), batch_size=CONFIG["batch_size"])
 
     with record(begun, model=model, optimizer=optimizer, scheduler=schedule, data=loader) as run:
         for images, labels in run.batches(loader):
-            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            loss = mse_loss(model(images), one_hot(labels, 10).float())
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

@@ -211,7 +211,8 @@ def read_file(path: Path, *, limit: int, what: str | None = None) -> bytes:
         if not path.is_file():
             raise UsageError(f"{name}: not a regular file")
         with path.open("rb") as stream:
-            data = stream.read(limit + 1)
+            size = os.fstat(stream.fileno()).st_size
+            data = stream.read(min(limit, size) + 1)  # never allocates the cap itself, which may be gigabytes
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise EnvironmentFailure(f"{name}: cannot be read: {reason}") from None
