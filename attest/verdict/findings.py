@@ -7,11 +7,11 @@ outside is cleaned as it enters a finding, so that no form of the report can car
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
+from attest import plaintext
 from attest.verdict.codes import CODES
 from pot.canonical import Document
 
@@ -22,7 +22,6 @@ LEVELS: Final[tuple[Level, ...]] = ("declared", "committed", "audited", "proved"
 Status = Literal["passed", "failed", "not_checked"]
 
 MAX_TEXT: Final = 600  # characters of untrusted text in one field of a finding
-_HIDDEN: Final = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")  # letters and marks that draw nothing
 
 
 class Finding(Document):
@@ -64,17 +63,9 @@ def worst(statuses: Iterable[Status]) -> Status:
 
 
 def clean(text: str) -> str:
-    """`text` without control, bidirectional, zero-width and unassigned characters, at most `MAX_TEXT` characters."""
-    if not (text.isascii() and text.isprintable()):
-        text = "".join(" " if character in "\t\r\n\x85\u2028\u2029" else character for character in text)
-        text = "".join(character for character in text if _visible(character))
+    """`text` as `attest.plaintext.clean` leaves it, at most `MAX_TEXT` characters."""
+    text = plaintext.clean(text)
     return text if len(text) <= MAX_TEXT else text[: MAX_TEXT - 3] + "..."
-
-
-def _visible(character: str) -> bool:
-    if unicodedata.category(character)[0] == "C" or unicodedata.category(character) in ("Zl", "Zp"):
-        return False
-    return not (character in _HIDDEN or "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef")
 
 
 @dataclass

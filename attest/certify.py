@@ -1,0 +1,364 @@
+"""Certifying: from a run and a model folder to a signed training certificate in a release bundle.
+
+Spec: `specs/certificate.md`. Everything that the certificate refers to is copied into `.pot/objects`, the parent's
+claims and objects with it, so that the bundle can be verified alone. Before anything is signed or written, the new
+certificate goes through the same procedure that a verifier will use; what would be DENY there is refused here.
+
+Shows: nothing by itself; see `attest.verdict`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from attest.bundle import (
+    CLAIMS_FILE,
+    MAX_CLAIMS_BYTES,
+    MAX_TOTAL_BYTES,
+    OBJECTS_FOLDER,
+    WEIGHTS_FILE,
+    ReleaseBundle,
+    SigstoreBundle,
+    join_lines,
+    read_release,
+    split_lines,
+)
+from attest.envelope import sign_envelope
+from attest.predicate import AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCertificate
+from attest.statement import Statement, make_statement
+from attest.trust.keys import PrivateKey
+from attest.verdict.codes import CODES
+from attest.verdict.verify import verify
+from pot.audit.audit import AuditResult
+from pot.canonical import MAX_LINE_BYTES, read_file, sha256_hex, write_file
+from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
+from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
+from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
+from pot.errors import Malformed, PotError, Refused, UsageError
+from pot.recording.chain import ChainResult, check_chain
+from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
+from pot.recording.transcript import Transcript, load_transcript
+
+__all__ = ["Certification", "certify", "sign_audit", "sign_statement"]
+
+_COMMITMENTS_FOLDER: Final = "commitments"
+_MAX_SEARCHED: Final = 1000  # files that are looked at for a commitment
+_MAX_COMMITMENT_BYTES: Final = 16 << 20
+_MAX_PROOF_OBJECT_BYTES: Final = 1 << 20
+_MAX_KIT_BYTES: Final = 256 << 20
+
+# what only a policy can decide; everything else must already hold when the certificate is made
+_FOR_POLICIES: Final = frozenset({"signature", "identity", "policy", "circuit", "srs", "step-proof", "requirement"})
+
+
+@dataclass(frozen=True)
+class Certification:
+    """What was made: the certificate's name (SHA-256 of its payload) and the statement."""
+
+    certificate_sha256: str
+    statement: Statement
+    objects: int
+
+
+@dataclass
+class _Draft:
+    """What the certificate will refer to, gathered before anything is written."""
+
+    objects: dict[str, bytes] = field(default_factory=dict)
+    lines: list[bytes] = field(default_factory=list)
+    total: int = 0
+
+    def add(self, data: bytes) -> str:
+        sha256 = sha256_hex(data)
+        if sha256 not in self.objects:
+            self.total += len(data)
+            if self.total > MAX_TOTAL_BYTES:
+                raise UsageError(
+                    f"certify: the evidence is larger than the {MAX_TOTAL_BYTES} bytes that a verifier reads"
+                )
+            self.objects[sha256] = data
+        return sha256
+
+
+def sign_statement(statement: Statement, key: PrivateKey) -> bytes:
+    """One line of `claims.jsonl`, without its newline."""
+    envelope = sign_envelope(statement.to_bytes(), key)
+    return SigstoreBundle.make(envelope, key.public.hint()).to_bytes()
+
+
+def sign_audit(result: AuditResult, key: PrivateKey | Path) -> bytes:
+    """An audit's result as a signed statement about the transcript: one line of `claims.jsonl`, with its newline."""
+    signer = PrivateKey.load(key) if isinstance(key, Path) else key
+    return sign_statement(make_statement("transcript.jsonl", result.transcript_sha256, AUDIT, result), signer) + b"\n"
+
+
+def certify(
+    model_dir: Path,
+    run_dir: Path,
+    key: PrivateKey,
+    *,
+    exclusions: Sequence[Path] = (),
+    audits: Sequence[Path] = (),
+    step_proofs: Sequence[Path] = (),
+    kit: Path | None = None,
+    parent: Path | None = None,
+    commitments: Sequence[Path] = (),
+    name: str | None = None,
+) -> Certification:
+    """Make a training certificate for the model in `model_dir` and write it, with its evidence, into that folder.
+
+    `exclusions`: files of `pot data exclude`; their commitments are looked for beside them, or given as `commitments`.
+    `audits`: signed audit lines. `step_proofs`: files of `pot prove`; `kit`: the folder with their circuit, settings,
+    key and reference string. `parent`: the release bundle of the model that was built on. `name`: of the model; the
+    folder's name if left out. Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
+    """
+    precommit, transcript, chain = _load_run(run_dir)
+    files = model_files(model_dir)
+    draft = _Draft()
+    parents = _add_parent(draft, precommit, parent)
+    for item in precommit.data:
+        path = _find_commitment(item.commitment_sha256, [run_dir / _COMMITMENTS_FOLDER, *commitments])
+        draft.add(read_file(path, limit=_MAX_COMMITMENT_BYTES))
+    audited = [_add_audit(draft, path, transcript.sha256()) for path in audits]
+    claims: list[dict[str, Any]] = [{"type": "training-provenance"}]
+    claims += [_exclusion_claim(draft, path, commitments, precommit) for path in exclusions]
+    claims += _step_claims(draft, step_proofs, kit)
+    model_name = name or model_dir.resolve().name
+    replayed = {unit.unit_number for _, result in audited for unit in result.replays if unit.outcome == "MATCH"}
+    unit = audited[0][1].challenge.unit if audited else "segment"
+    if any(result.challenge.unit != unit for _, result in audited):
+        replayed = {
+            u.unit_number for _, r in audited if r.challenge.unit == unit for u in r.replays if u.outcome == "MATCH"
+        }
+    steps = sum(len(segment.steps) for segment in chain.segments)
+    predicate = TrainingCertificate.from_value(
+        {
+            "stage": "training" if precommit.parent is None else "fine-tuning",
+            "model": {
+                "name": model_name,
+                "names_blake3": names_digest(files),
+                "files": [file.model_dump() for file in files],
+            },
+            "run": {
+                "precommit_sha256": draft.add(precommit.to_bytes()),
+                "transcript_sha256": draft.add(transcript.data),
+                "semantics": precommit.semantics,
+            },
+            "inputs": {
+                "complete": True,
+                "parents": parents,
+                "datasets": [{"name": d.name, "commitment_sha256": d.commitment_sha256} for d in precommit.data],
+            },
+            "operations": _operations(draft, model_dir, run_dir, files, precommit, chain, parent),
+            "claims": claims,
+            "audits": list(dict.fromkeys(sha256 for sha256, _ in audited)),
+            "coverage": {
+                "unit": unit,
+                "population": str(len(chain.segments) if unit == "segment" else steps),
+                "replayed": str(len(replayed)),
+                "proved": str(len(step_proofs)),
+            },
+            "nonClaims": list(NON_CLAIMS),
+        },
+        what="training certificate",
+    )
+    statement = make_statement(model_name, model_digest(files), TRAINING_CERTIFICATE, predicate)
+    line = sign_statement(statement, key)
+    _rehearse(model_dir, files, draft, line)
+    _write(model_dir, draft, line)
+    return Certification(sha256_hex(statement.to_bytes()), statement, len(draft.objects))
+
+
+def _load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
+    path = run_dir / "precommit.json"
+    precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
+    transcript = load_transcript(run_dir)
+    chain = check_chain(transcript, precommit)
+    if chain.problems:
+        first = chain.problems[0]
+        raise Refused(f"{run_dir}: the transcript does not hold, nothing is certified: {first.code}: {first.detail}")
+    return precommit, transcript, chain
+
+
+def _add_parent(draft: _Draft, precommit: Precommit, parent: Path | None) -> list[dict[str, str]]:
+    """The parent's claims and objects, and its weights as an object."""
+    if precommit.parent is None:
+        if parent is not None:
+            raise UsageError(
+                "certify: the run's pre-commitment names no parent; leave --parent out, or begin the run with it"
+            )
+        return []
+    if parent is None:
+        raise UsageError("certify: the run builds on a parent; give its release bundle with --parent")
+    release = read_release(parent)
+    wanted = precommit.parent
+    if model_digest(release.files) != wanted.model_sha256:
+        raise Refused(
+            f"{parent}: not the model that the run was begun from; its pre-commitment names {wanted.model_sha256}"
+        )
+    if not any(_payload_sha256(line) == wanted.certificate_sha256 for line in release.lines):
+        raise Refused(f"{parent}: holds no certificate {wanted.certificate_sha256}, which the pre-commitment names")
+    draft.lines += release.lines
+    for sha256 in release.objects:
+        data = release.object(sha256)
+        if data is not None:
+            draft.add(data)
+    if release.weights is not None:
+        draft.add(release.weights)
+    return [{"certificate_sha256": wanted.certificate_sha256, "model_sha256": wanted.model_sha256}]
+
+
+def _payload_sha256(line: bytes) -> str | None:
+    try:
+        return sha256_hex(SigstoreBundle.from_line(line, what=CLAIMS_FILE).dsse_envelope.payload_bytes())
+    except PotError:  # junk in somebody else's claims is theirs to explain; it matches no digest
+        return None
+
+
+def _find_commitment(sha256: str, places: Sequence[Path]) -> Path:
+    """The file, among these and directly in these folders, whose bytes are the commitment with this digest."""
+    looked = 0
+    for place in places:
+        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
+            looked += 1
+            if looked > _MAX_SEARCHED:
+                break
+            if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_COMMITMENT_BYTES:
+                continue
+            if sha256_hex(read_file(path, limit=_MAX_COMMITMENT_BYTES)) == sha256:
+                return path
+    names = ", ".join(str(place) for place in places)
+    raise UsageError(f"no commitment with SHA-256 {sha256} in {names}; give its file with --commitment")
+
+
+def _add_audit(draft: _Draft, path: Path, transcript_sha256: str) -> tuple[str, AuditResult]:
+    lines = split_lines(read_file(path, limit=MAX_LINE_BYTES))
+    if len(lines) != 1:
+        raise Malformed(f"{path}: expected one line, the signed audit that pot audit writes")
+    payload = SigstoreBundle.from_line(lines[0], what=str(path)).dsse_envelope.payload_bytes()
+    statement = Statement.from_payload(payload, what=str(path))
+    if statement.predicate_type != AUDIT:
+        raise Malformed(f"{path}: not an audit but {statement.predicate_type}")
+    result = AuditResult.from_value(statement.predicate, what=str(path))
+    if result.transcript_sha256 != transcript_sha256:
+        raise Refused(f"{path}: the audit is about another transcript, {result.transcript_sha256}")
+    bad = [unit.unit_number for unit in result.replays if unit.outcome == "MISMATCH"]
+    if bad or "MISMATCH" in (result.init, result.points) or result.datasets_differ:
+        raise Refused(f"{path}: the audit found a mismatch; a certificate that refers to it would be denied")
+    draft.lines.append(lines[0])
+    return sha256_hex(payload), result
+
+
+def _exclusion_claim(draft: _Draft, path: Path, commitments: Sequence[Path], precommit: Precommit) -> dict[str, Any]:
+    data = read_file(path, limit=MAX_EXCLUSION_BYTES)
+    header = read_exclusion(data, what=str(path)).header
+    if header.training_sha256 not in {item.commitment_sha256 for item in precommit.data}:
+        raise Refused(f"{path}: proves against {header.training_sha256}, which this run did not commit to")
+    found = _find_commitment(header.exclusion_sha256, [path.parent, *commitments])
+    commitment = read_file(found, limit=_MAX_COMMITMENT_BYTES)
+    DatasetCommitment.from_bytes(commitment, what=str(found))
+    digests = read_file(found.with_suffix(".digests"), limit=MAX_DIGESTS_BYTES)
+    return {
+        "type": "dataset-exclusion",
+        "name": found.stem,
+        "exclusion_sha256": draft.add(commitment),
+        "training_sha256": header.training_sha256,
+        "digests_sha256": draft.add(digests),
+        "proof_sha256": draft.add(data),
+    }
+
+
+def _step_claims(draft: _Draft, step_proofs: Sequence[Path], kit: Path | None) -> list[dict[str, Any]]:
+    """The step proofs by circuit, and the circuit's parts."""
+    if not step_proofs:
+        return []
+    if kit is None:
+        raise UsageError("certify: step proofs need their circuit; give the folder that pot prove used with --kit")
+    from pot.zk.circuit import Circuit
+    from pot.zk.verifier import read_step_proof
+
+    document = read_file(kit / "circuit.json", limit=_MAX_PROOF_OBJECT_BYTES)
+    circuit = Circuit.from_bytes(document, what=str(kit / "circuit.json"))
+    draft.add(document)
+    parts = {"settings.json": circuit.settings_sha256, "vk": circuit.vk_sha256, "srs": circuit.srs_sha256}
+    for part, expected in parts.items():
+        if draft.add(read_file(kit / part, limit=_MAX_KIT_BYTES)) != expected:
+            raise Refused(f"{kit / part}: not the file that circuit.json names")
+    steps: list[tuple[int, str]] = []
+    for path in step_proofs:
+        data = read_file(path, limit=_MAX_PROOF_OBJECT_BYTES)
+        proof = read_step_proof(data, what=str(path))
+        if proof.circuit_sha256 != circuit.sha256():
+            raise Refused(f"{path}: the step proof is of another circuit than {kit}")
+        steps.append((int(proof.step), draft.add(data)))
+    listed = [{"step": str(step), "proof_sha256": sha256} for step, sha256 in sorted(steps)]
+    return [{"type": "steps-proven", "circuit_sha256": circuit.sha256(), "steps": listed}]
+
+
+def _operations(
+    draft: _Draft,
+    model_dir: Path,
+    run_dir: Path,
+    files: Sequence[ModelFile],
+    precommit: Precommit,
+    chain: ChainResult,
+    parent: Path | None,
+) -> list[dict[str, str]]:
+    """The declared conversions: the parent's weights to the first integers, the last integers to the release."""
+    operations: list[dict[str, str]] = []
+    if precommit.parent is not None and parent is not None and precommit.parent.operation == "quantise/1":
+        source = draft.add(read_file(parent / WEIGHTS_FILE, limit=MAX_TOTAL_BYTES))
+        first = draft.add(_state_weights(run_dir, chain, first=True))
+        operations.append({"type": "quantise/1", "input_sha256": source, "output_sha256": first})
+    if precommit.semantics == "exact":
+        released = next((file.sha256 for file in files if file.path == WEIGHTS_FILE), None)
+        if released is None:
+            raise UsageError(f"{model_dir}: holds no {WEIGHTS_FILE} to certify")
+        last = draft.add(_state_weights(run_dir, chain, first=False))
+        operations.append({"type": "dequantise/1", "input_sha256": last, "output_sha256": released})
+    return operations
+
+
+def _state_weights(run_dir: Path, chain: ChainResult, *, first: bool) -> bytes:
+    """The weights' file of the first or last checkpoint, as the transcript names it."""
+    event = chain.initial if first else chain.segments[-1].end_state
+    for file in event.files if event is not None else ():
+        if file.path.rsplit("/", 1)[-1] == WEIGHTS_FILE:
+            data = read_file(run_dir / file.path, limit=MAX_TOTAL_BYTES)
+            if sha256_hex(data) != file.sha256:
+                raise Refused(f"{run_dir / file.path}: not the file that the transcript names")
+            return data
+    raise Refused(
+        f"{run_dir}: the transcript names no {WEIGHTS_FILE} for its {'first' if first else 'last'} checkpoint"
+    )
+
+
+def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: _Draft, line: bytes) -> None:
+    """Verify as anybody will, before it is written."""
+    weights = next(
+        (read_file(model_dir / f.path, limit=MAX_TOTAL_BYTES) for f in files if f.path == WEIGHTS_FILE), None
+    )
+    release = ReleaseBundle(model_dir.name, tuple(files), weights, (line, *draft.lines), draft.objects)
+    for finding in verify(release, None).findings:
+        if finding.status == "failed":
+            raise Refused(f"the certificate would be denied, nothing is written: {finding.code}: {finding.detail}")
+        blocked = finding.status == "not_checked" and CODES[finding.code].blocks and finding.code not in _FOR_POLICIES
+        if blocked:
+            raise Refused(f"the certificate would be incomplete, nothing is written: {finding.code}: {finding.detail}")
+
+
+def _write(model_dir: Path, draft: _Draft, line: bytes) -> None:
+    """Objects first, claims last: a crash in between leaves no reference without its object."""
+    claims = model_dir / CLAIMS_FILE
+    folder = model_dir / OBJECTS_FOLDER
+    if (model_dir / ".pot").is_symlink() or folder.is_symlink():
+        raise UsageError(f"{folder}: is a symbolic link; a release bundle holds the folder itself")
+    present = split_lines(read_file(claims, limit=MAX_CLAIMS_BYTES)) if claims.exists() or claims.is_symlink() else []
+    for sha256, data in draft.objects.items():
+        path = folder / sha256
+        if not (path.is_file() and not path.is_symlink() and sha256_hex(path.read_bytes()) == sha256):
+            write_file(path, data)
+    write_file(claims, join_lines([*present, *draft.lines, line]))

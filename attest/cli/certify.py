@@ -1,0 +1,82 @@
+"""`pot certify`: a signed training certificate, with its evidence, into the model's folder.
+
+Exit code: 0 when it was written, 1 when it would not hold (nothing is written then).
+
+Shows / does not show: see `attest.certify`.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attest.cli.terminal import clean
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `pot certify`."""
+    app.command()(certify)
+
+
+def certify(
+    model: Annotated[Path, typer.Argument(metavar="MODEL_DIR", help="Folder with the model's files.")],
+    run: Annotated[Path, typer.Option("--run", help="The run directory that the recorder wrote.")],
+    key: Annotated[Path, typer.Option("--key", help="The developer's private key.")],
+    exclude: Annotated[
+        list[Path] | None, typer.Option("--exclude", help="File of pot data exclude; repeatable.")
+    ] = None,
+    commitment: Annotated[
+        list[Path] | None, typer.Option("--commitment", help="Commitment, or folder of them; repeatable.")
+    ] = None,
+    audit: Annotated[list[Path] | None, typer.Option("--audit", help="Signed audit; repeatable.")] = None,
+    step_proofs: Annotated[
+        list[Path] | None, typer.Option("--step-proofs", help="Step proof, or folder of them; repeatable.")
+    ] = None,
+    kit: Annotated[Path | None, typer.Option("--kit", help="The folder of the step proofs' circuit.")] = None,
+    parent: Annotated[Path | None, typer.Option("--parent", help="Release bundle of the model built on.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="The model's name; default: the folder's.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
+) -> None:
+    """Certify a model: which run made it, and what is claimed about it.
+
+    Example: pot certify model --run run --key developer.pem --exclude x1.exclusion --audit audit.jsonl
+    """
+    from attest.certify import certify as make
+    from attest.trust.keys import PrivateKey
+
+    made = make(
+        model,
+        run,
+        PrivateKey.load(key),
+        exclusions=exclude or [],
+        audits=audit or [],
+        step_proofs=_files(step_proofs or []),
+        kit=kit,
+        parent=parent,
+        commitments=commitment or [],
+        name=name,
+    )
+    subject = made.statement.subject_sha256
+    if as_json:
+        typer.echo(json.dumps({"certificate_sha256": made.certificate_sha256, "model_sha256": subject}, sort_keys=True))
+    else:
+        typer.echo(clean(f"{model}: certificate {made.certificate_sha256}"))
+        typer.echo(f"model {subject}, {made.objects} objects of evidence")
+
+
+def _files(paths: list[Path]) -> list[Path]:
+    """Step proof files: those given, and those in the folders given."""
+    from pot.errors import UsageError
+
+    found: list[Path] = []
+    for path in paths:
+        inside = sorted(path.glob("*.json")) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"{path}: holds no step proof; pot prove writes them")
+        found += inside
+    return found

@@ -1,0 +1,90 @@
+"""The report as text for a terminal: verdict and reason, claims with their links, lineage, steps, what is not shown.
+
+Decides nothing and adds nothing; every line is cleaned again, whatever the report went through before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from attest.plaintext import clean
+from attest.verdict.findings import Finding
+from attest.verdict.report import Ancestor, ClaimReport, Report
+
+__all__ = ["render_text"]
+
+_MARKS = {"passed": "ok  ", "failed": "FAIL", "not_checked": "--  "}
+
+
+def render_text(report: Report) -> str:
+    """The report as lines of text, without a newline at the end."""
+    return "\n".join(clean(line).rstrip() for line in _lines(report))
+
+
+def _lines(report: Report) -> Iterator[str]:
+    yield f"{report.verdict}  {report.model.name}"
+    yield f"  {report.reason}"
+    yield f"  model {report.model.model_sha256} ({report.model.files} files)"
+    if report.certificate is not None:
+        signer = report.certificate.signer or "signer not checked"
+        yield f"  certificate {report.certificate.certificate_sha256} by {signer}"
+    if report.policy is not None and report.policy.requirements:
+        yield ""
+        yield f"Required by policy {report.policy.policy_sha256[:16]}"
+        for requirement in report.policy.requirements:
+            yield f"  {_MARKS[requirement.status]} {requirement.claim} at {requirement.level}: {requirement.detail}"
+            if requirement.exclusion is not None:
+                exclusion = requirement.exclusion
+                yield f"         {exclusion.records} records, view {exclusion.view}, root {exclusion.root_blake3[:16]}"
+    names = {ancestor.certificate_sha256: ancestor.model or "" for ancestor in report.lineage}
+    if report.claims:
+        yield ""
+        yield "Claims (each is as strong as its weakest link)"
+        for claim in report.claims:
+            yield from _claim(claim, names)
+    if report.lineage:
+        yield ""
+        yield "Lineage"
+        yield from map(_ancestor, report.lineage)
+    yield ""
+    yield "Steps"
+    for step in report.steps:
+        yield f"  {step.number.rjust(2)} {_MARKS[step.status]} {step.title}: {step.summary}"
+    yield from _section("Found to be false", [f for f in report.findings if f.status == "failed"])
+    yield from _section("Notes (they count for nothing)", report.notes)
+    yield ""
+    yield "Not shown"
+    for item in report.not_shown:
+        yield f"  - {item.sentence}"
+
+
+def _claim(claim: ClaimReport, names: dict[str, str]) -> Iterator[str]:
+    what = claim.name or (f"{len(claim.steps)} steps" if claim.steps else "")
+    level = claim.level if claim.status == "passed" else claim.status.replace("_", " ")
+    yield f"  {_MARKS[claim.status]} {claim.type} {what} [{level}] of {names.get(claim.certificate_sha256, '')}"
+    if claim.exclusion is not None:
+        exclusion = claim.exclusion
+        yield f"         {exclusion.records} records, view {exclusion.view}, root {exclusion.root_blake3[:16]}"
+    for link in claim.links:
+        yield f"       {_MARKS[link.status]} {link.level.ljust(9)} {link.code.ljust(18)} {link.detail}"
+
+
+def _ancestor(ancestor: Ancestor) -> str:
+    indent = "  " * (int(ancestor.depth) + 1)
+    by = f", by {ancestor.signer}" if ancestor.signer else ""
+    how = f", first weights by {ancestor.operation}" if ancestor.operation else ""
+    kind = f" ({ancestor.stage}, {ancestor.semantics}{how}{by})" if ancestor.stage else " (no certificate at hand)"
+    return f"{indent}{_MARKS[ancestor.status]} {ancestor.model or 'unknown model'} {ancestor.model_sha256[:16]}{kind}"
+
+
+def _section(title: str, findings: list[Finding]) -> Iterator[str]:
+    if not findings:
+        return
+    yield ""
+    yield title
+    for finding in findings:
+        yield f"  {finding.code} (step {finding.spec}) {finding.subject}: {finding.detail}"
+        if finding.expected is not None:
+            yield f"      expected {finding.expected}"
+        if finding.found is not None:
+            yield f"      found    {finding.found}"
