@@ -92,8 +92,8 @@ def audit(
 
     `data`: files or folders with what the program reads, matched by SHA-256. `code`: the folder of its code.
     `seed_nonce`: the nonce document, if this auditor issued it. `hidden`: further folders that the replayed program
-    must not see (the released model). `workers`: segments replayed at the same time. Raises `Refused` for a run or challenge that does not hold, `UsageError`,
-    `EnvironmentFailure`.
+    must not see (the released model). `workers`: segments replayed at the same time. Raises `Refused` for a run or
+    challenge that does not hold, `UsageError`, `EnvironmentFailure`.
     """
     precommit, transcript, chain = load_run(run_dir)
     check_challenge(challenge, precommit.sha256(), transcript.sha256(), len(chain.segments), int(precommit.steps))
