@@ -77,7 +77,9 @@ def test_a_proof_says_of_what(path: Path) -> None:
     if path.name == "terminology.md":
         return
     text = " ".join(prose(path.read_text("utf-8")).split())
-    kinds = r"(step|set|subtree|membership|non-membership|inclusion|consistency|merkle|zero-knowledge|zk|absence|exclusion)"
+    kinds = (
+        r"(step|set|subtree|membership|non-membership|inclusion|consistency|merkle|zero-knowledge|zk|absence|exclusion)"
+    )
     for found in re.finditer(r"(?i)\bproofs?\b", text):
         before = text[max(0, found.start() - 24) : found.start()].lower()
         around = text[max(0, found.start() - 60) : found.end() + 20]

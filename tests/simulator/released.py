@@ -7,10 +7,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from attest.certify import certify
 from attest.trust.keys import PrivateKey, generate
+from attest.verdict.operations import apply_operation
+from pot.commitments.state import entries_from_safetensors
 
 __all__ = ["developer", "forged", "honest", "policy_file"]
 
@@ -40,7 +44,12 @@ def honest(finished_run: Any, developer: PrivateKey, tmp_path_factory: pytest.Te
     folder = tmp_path_factory.mktemp("honest-release") / "toy"
     folder.mkdir()
     last = max((finished_run.run_dir / "checkpoints").iterdir())
-    shutil.copyfile(last / "model.safetensors", folder / "model.safetensors")
+    trained = entries_from_safetensors((last / "model.safetensors").read_bytes())
+    released = {
+        entry.name: np.frombuffer(bytes(entry.data), "<f4").reshape(entry.shape)
+        for entry in apply_operation("dequantise/1", trained)  # the run is exact: its weights are integers
+    }
+    save_file(released, folder / "model.safetensors")
     certify(folder, finished_run.run_dir, developer, commitments=[finished_run.folder / "train.json"])
     return folder
 
