@@ -65,8 +65,12 @@ def _claim(claim: ClaimReport, names: dict[str, str]) -> Iterator[str]:
     if claim.exclusion is not None:
         exclusion = claim.exclusion
         yield f"         {exclusion.records} records, view {exclusion.view}, root {exclusion.root_blake3[:16]}"
+    strong = [link.code for link in claim.links if (link.status, link.level) == ("passed", "proved")]
     for link in claim.links:
-        yield f"       {_MARKS[link.status]} {link.level.ljust(9)} {link.code.ljust(18)} {link.detail}"
+        if link.code not in strong:
+            yield f"       {_MARKS[link.status]} {link.level.ljust(9)} {link.code.ljust(18)} {link.detail}"
+    for start in range(0, len(strong), 6):
+        yield f"       {_MARKS['passed']} proved    {', '.join(strong[start : start + 6])}"
 
 
 def _ancestor(ancestor: Ancestor) -> str:
