@@ -28,7 +28,7 @@ BASE: Final = (
 """Distributions that every installation has."""
 
 EXTRAS: Final[dict[str, tuple[tuple[str, ...], str]]] = {
-    "train": (("torch",), "record and replay PyTorch training: pot run, pot audit, pot demo"),
+    "train": (("torch",), "record and replay PyTorch training: pot audit, pot demo"),
     "zk": (("ezkl", "onnx"), "make and check step proofs; without it pot verify reports them as not_checked"),
     "sigstore": (("sigstore", "in-toto"), "keyless signatures and in-toto layouts"),
     "server": (("fastapi", "uvicorn"), "pot serve"),
