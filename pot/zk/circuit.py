@@ -23,7 +23,16 @@ from pot.zk.spec import LANES, CircuitSpec
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["BLOCKS", "Circuit", "Point", "canonical_settings", "onnx_bytes", "run_arguments", "table_name"]
+__all__ = [
+    "BLOCKS",
+    "Circuit",
+    "Point",
+    "canonical_settings",
+    "onnx_bytes",
+    "proof_length",
+    "run_arguments",
+    "table_name",
+]
 
 BLOCKS: Final = ("before", "batch", "witness", "constants", "after", "residual")
 """The KZG points at the front of every proof, 64 bytes each: the circuit's inputs, then its outputs."""
@@ -214,6 +223,11 @@ def run_arguments(spec: CircuitSpec) -> dict[str, Any]:
         "disable_freivalds": True,
         "check_mode": "unsafe",
     }
+
+
+def proof_length(spec: CircuitSpec) -> int:
+    """Bytes of every proof: fixed by the number of columns (measured; a prover refuses its own proof if it differs)."""
+    return 3872 + 288 * spec.columns
 
 
 def table_name(spec: CircuitSpec) -> str:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from pot.canonical import read_file, sha256_hex, write_file
 from pot.errors import Malformed, Refused
-from pot.zk.circuit import Circuit, canonical_settings, onnx_bytes, run_arguments, table_name
-from pot.zk.packing import Vector, constants_vector, zero_vector
+from pot.zk.circuit import Circuit, canonical_settings, onnx_bytes, proof_length, run_arguments, table_name
+from pot.zk.packing import constants_vector, zero_vector
 from pot.zk.srs import MAX_SRS_BYTES, srs_logrows
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from pot.zk.engine import Engine
+    from pot.zk.packing import Vector
     from pot.zk.spec import CircuitSpec
 
 __all__ = ["ProvingKit", "VerifyingKit", "build_kit", "commit_vectors", "open_kit", "rebuild", "rebuild_verifying_key"]
@@ -73,19 +74,21 @@ class ProvingKit:
         return self.verifying.circuit.spec
 
 
-def build_kit(
-    spec: CircuitSpec, srs: bytes, folder: Path, engine: Engine, *, proof_bytes: int | None = None
-) -> ProvingKit:
-    """Make all files of a circuit in `folder`. Without `proof_bytes`, one trial step is proven to learn the length.
+def build_kit(spec: CircuitSpec, srs: bytes, folder: Path, engine: Engine) -> ProvingKit:
+    """Make all files of a circuit in `folder`: about 4 s and 0.2 GB on two cores for 64-32-10, 93 MB on disk.
 
     Raises `EngineFailure` (also when the circuit does not fit its rows), `MissingExtra`, `Malformed`.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    verifying = _build(spec, srs, engine, folder, proof_bytes)
-    kit = ProvingKit(verifying, folder)
-    write_file(folder / "settings.json", verifying.settings)
-    write_file(folder / "circuit.json", kit.circuit.to_bytes())
-    return kit
+    verifying = _build(spec, srs, engine, folder)
+    for name, data in (
+        ("vk", verifying.verifying_key),
+        ("srs", srs),
+        ("settings.json", verifying.settings),
+        ("circuit.json", verifying.circuit.to_bytes()),
+    ):
+        write_file(folder / name, data)
+    return ProvingKit(verifying, folder)
 
 
 def open_kit(folder: Path) -> ProvingKit:
@@ -101,9 +104,9 @@ def open_kit(folder: Path) -> ProvingKit:
     return ProvingKit(verifying, folder)
 
 
-def rebuild(spec: CircuitSpec, srs: bytes, engine: Engine, *, proof_bytes: int) -> VerifyingKit:
+def rebuild(spec: CircuitSpec, srs: bytes, engine: Engine) -> VerifyingKit:
     """The verifying kit of a spec from nothing but the SRS: what a verifier compares a circuit with (a few seconds)."""
-    return _build(spec, srs, engine, None, proof_bytes)
+    return _build(spec, srs, engine, None)
 
 
 def rebuild_verifying_key(spec: CircuitSpec, srs: bytes, engine: Engine) -> bytes:
@@ -127,16 +130,9 @@ def _keys(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None) ->
     return settings, setup.verifying_key, setup.version, onnx
 
 
-def _build(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None, proof_bytes: int | None) -> VerifyingKit:
+def _build(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None) -> VerifyingKit:
     settings, key, version, onnx = _keys(spec, srs, engine, folder)
     constants, zero = engine.commit([constants_vector(spec), zero_vector(spec)], settings, key, srs)
-    if folder is not None:
-        write_file(folder / "vk", key)
-        write_file(folder / "srs", srs)
-        if proof_bytes is None:
-            proof_bytes = len(engine.prove(folder, trial_inputs(spec), None))
-    if proof_bytes is None:
-        raise Malformed("the length of a proof must be given when no proving key is made")
     circuit = Circuit(
         version="pot/circuit/v1",
         family="exact",
@@ -146,32 +142,8 @@ def _build(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None, p
         settings_sha256=sha256_hex(settings),
         vk_sha256=sha256_hex(key),
         srs_sha256=sha256_hex(srs),
-        proof_bytes=str(proof_bytes),
+        proof_bytes=str(proof_length(spec)),
         constants_point=constants,
         zero_point=zero,
     )
     return VerifyingKit(circuit, settings, key, srs)
-
-
-def trial_inputs(spec: CircuitSpec) -> list[Vector]:
-    """The inputs of one step of an all-zero state: every proof of a circuit has the length of this one's."""
-    import numpy as np
-
-    from pot.zk.exact import Weights, step
-    from pot.zk.packing import batch_vector, state_vector, witness_vector
-
-    weights = Weights(
-        np.zeros((spec.hidden, spec.inputs), np.int64),
-        np.zeros(spec.hidden, np.int64),
-        np.zeros((spec.outputs, spec.hidden), np.int64),
-        np.zeros(spec.outputs, np.int64),
-    )
-    features, labels = np.zeros((spec.batch, spec.inputs), np.int64), np.zeros(spec.batch, np.int64)
-    blind = [0] * spec.blinds
-    result = step(spec, weights, features, labels)
-    return [
-        state_vector(spec, weights, blind, start=True),
-        batch_vector(spec, features, labels, blind),
-        witness_vector(spec, result, blind, blind),
-        constants_vector(spec),
-    ]

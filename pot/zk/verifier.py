@@ -93,7 +93,7 @@ def verify_steps(
 
 def check_circuit(kit: VerifyingKit, engine: Engine) -> None:
     """Rebuild circuit, settings, key and pinned points from the spec and compare: trusts no digest but the SRS's."""
-    found = rebuild(kit.circuit.spec, kit.srs, engine, proof_bytes=int(kit.circuit.proof_bytes)).circuit
+    found = rebuild(kit.circuit.spec, kit.srs, engine).circuit
     if found != kit.circuit:
         names = [name for name in type(found).model_fields if getattr(found, name) != getattr(kit.circuit, name)]
         raise StepProofRefused("circuit", f"the circuit is not the one of its spec: {', '.join(names)} differ")

@@ -300,7 +300,7 @@ def test_a55_trailing_bytes(world: World) -> None:
 
 def test_a52_the_provers_own_srs(world: World) -> None:
     """Under an SRS whose secret the prover knows anything can be proven, so key and SRS are the circuit's."""
-    own = kit.rebuild(SPEC, srs.make_srs(world.engine, SPEC.logrows), world.engine, proof_bytes=5024)
+    own = kit.rebuild(SPEC, srs.make_srs(world.engine, SPEC.logrows), world.engine)
     refused(world, "circuit", world.proofs[0], circuit=own.circuit)
     refused(world, "kit", world.proofs[0], srs=own.srs)
     refused(world, "kit", world.proofs[0], verifying_key=own.verifying_key)

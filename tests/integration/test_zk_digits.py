@@ -50,7 +50,7 @@ def test_two_steps_proven_and_linked(tmp_path: Path) -> None:
     pytest.importorskip("ezkl")
     x, y = _digits()
     engine, secret, run = EzklEngine(), b"\7" * 32, "cc" * 32
-    made = kit.build_kit(SPEC, srs.make_srs(engine, SPEC.logrows), tmp_path / "kit", engine, proof_bytes=5024)
+    made = kit.build_kit(SPEC, srs.make_srs(engine, SPEC.logrows), tmp_path / "kit", engine)
     states = [_start()]
     for n in range(2):
         states.append(exact.step(SPEC, states[-1], x[8 * n : 8 * n + 8], y[8 * n : 8 * n + 8]).weights)
