@@ -30,13 +30,11 @@ __all__ = ["EXTENSION_GROUP", "JOBS", "build", "main", "run"]
 JOBS: Final[dict[str, str]] = {
     "demo": "attest.cli.demo",
     "data": "attest.cli.data",
-    "run": "attest.cli.run",
     "status": "attest.cli.run",
     "show": "attest.cli.run",
     "challenge": "attest.cli.challenge",
     "audit": "attest.cli.audit",
     "prove": "attest.cli.prove",
-    "zk": "attest.cli.zk",
     "zk": "attest.cli.zk",
     "certify": "attest.cli.certify",
     "verify": "attest.cli.verify",
