@@ -1,13 +1,13 @@
 # Needs only Python 3.11, pip, git and make. `make demo` and `make test` set up .venv themselves.
 
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || echo python3)
 TORCH := torch==2.13.0
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The stamp's name holds the digest of what decides the installation: the same inputs install nothing twice, whatever
 # the files' dates, and other inputs install anew.
-KEY := $(shell cat requirements.lock pyproject.toml | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
+KEY := $(shell cat requirements.lock requirements-comparators.lock pyproject.toml | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
 STAMP := .venv/.installed-$(KEY)-$(TORCH)
 
 .PHONY: install demo test check lock format clean distclean
@@ -21,6 +21,7 @@ $(STAMP):
 	rm -f .venv/.installed-*
 	$(PIP) install --quiet $(TORCH)
 	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --no-build-isolation --require-hashes -r requirements-comparators.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -60,7 +60,7 @@ def test_torch_is_pinned_outside_the_lock() -> None:
 
 def test_a_second_make_installs_nothing_and_a_changed_lock_does(tmp_path: Path) -> None:
     """`make --dry-run` in a copy whose stamp exists prints no install; one more byte in the lock and it does."""
-    for file in ("Makefile", "pyproject.toml", "requirements.lock"):
+    for file in ("Makefile", "pyproject.toml", "requirements.lock", "requirements-comparators.lock"):
         (tmp_path / file).write_bytes((ROOT / file).read_bytes())
 
     def planned() -> str:
