@@ -141,6 +141,8 @@ class Precommit(Document):
                 raise ValueError(
                     f"program.data_files: {file.path} belongs to {file.dataset!r}, which data does not list"
                 )
+        if self.program.command and self.program.command[0] not in {file.path for file in self.program.files}:
+            raise ValueError("program.command must begin with one of program.files")
         paths = [file.path for file in self.program.files] + [file.path for file in self.program.data_files]
         if len(set(paths)) != len(paths):
             raise ValueError("program: a path is listed twice")

@@ -174,6 +174,7 @@ class Run:
         last = self.steps if self.begun.replay is None else self.begun.replay.last
         if self._rng is not None:  # what the program drew since `record` must not tell a resumed run from a whole one
             restore_rng(self._rng, what="checkpoint")
+            self._rng = None
         for number, batch in fetch(loader, self._records(self.done + 1, last), self.begun.seed):
             self._pending = self._event(number)
             yield batch
@@ -264,7 +265,6 @@ class Run:
         index = self._journal.append(CheckpointEvent, **fields)
         self._journal.sync()
         self._last = CheckpointEvent(index=str(index), previous=FIRST_STATE, **fields)
-        self._rng = extra["rng"]
 
     def _enter_run(self) -> None:
         changed = [
@@ -284,6 +284,7 @@ class Run:
             self._resume(checkpoints[-1])
         else:
             self._checkpoint()
+            self._rng = dict(capture_rng())
 
     def _resume(self, event: CheckpointEvent) -> None:
         if self._journal is None:
@@ -318,6 +319,7 @@ class Run:
         elif not self.begun.seeded:
             self._take_generators(replay.run_dir / replaying.START_FOLDER / _STATE_FILE)
         replaying.write_initial(replay, self._digests()[0])
+        self._rng = dict(capture_rng())
         if replay.last == replay.first:
             replaying.finish(replay, [], self._digests()[0], self.source)
 

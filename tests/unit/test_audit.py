@@ -1,0 +1,201 @@
+"""Audits of toy runs: every outcome of a replay, roots recomputed, and the walls around the program."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from recorded_run import RecordedRun, honest_run, prepare
+
+from pot.audit.audit import AuditResult, audit
+from pot.audit.challenge import new_challenge
+from pot.audit.replay import Replayer
+from pot.audit.sandbox import Limits, isolation, run_limited
+from pot.canonical import canonical_bytes
+from pot.errors import Refused, UsageError
+from pot.recording.precommit import SeedNonce
+
+
+def _audit(run: RecordedRun, **options: Any) -> AuditResult:
+    units = {"segment": len(run.chain().segments), "step": int(run.precommit.steps)}
+    unit = options.pop("unit", "segment")
+    challenge = new_challenge(
+        run.precommit.sha256(),
+        run.transcript.sha256(),
+        units[unit],
+        unit=unit,
+        forged="0.34",
+        detect="0.5",
+        nonce="03" * 32,
+    )
+    data = options.pop("data", [run.folder / "train.jsonl"])
+    return audit(run.run_dir, challenge, data, options.pop("code", run.folder), **options)
+
+
+def test_an_honest_run_matches_and_the_result_reads_back(finished_run: Any) -> None:
+    result = _audit(finished_run)
+    assert {unit.outcome for unit in result.replays} == {"MATCH"}
+    assert result.init == "MATCH"
+    assert result.datasets == (finished_run.precommit.data[0].commitment_sha256,)
+    assert result.datasets_differ is None
+    assert AuditResult.from_bytes(result.to_bytes(), what="audit") == result
+
+
+def test_steps_are_answered_by_their_segments(finished_run: Any) -> None:
+    result = _audit(finished_run, unit="step")
+    assert [unit.unit_number for unit in result.replays] == list(result.challenge.chosen)
+    assert {unit.outcome for unit in result.replays} == {"MATCH"}
+
+
+def test_the_auditors_own_nonce_is_named_and_anothers_refused(finished_run: Any) -> None:
+    nonce = SeedNonce.from_bytes((finished_run.run_dir / "nonce.json").read_bytes(), what="nonce")
+    assert _audit(finished_run, seed_nonce=nonce).seed_nonce == nonce
+    other = SeedNonce.from_value({**nonce.model_dump(), "nonce": "00" * 32}, what="nonce")
+    with pytest.raises(Refused, match="does not use the nonce"):
+        _audit(finished_run, seed_nonce=other)
+
+
+def test_other_data_or_code_is_refused_and_not_passed(recorded: Any, tmp_path: Path) -> None:
+    other = tmp_path / "other.jsonl"
+    other.write_bytes((recorded.folder / "train.jsonl").read_bytes() + b'{"id":99,"value":1}\n')
+    result = _audit(recorded, data=[other])
+    assert {unit.outcome for unit in result.replays} == {"REFUSED"}
+    assert "no file with SHA-256" in str(result.replays[0].detail)
+    assert (result.datasets, result.init) == ((), "NOT_CHECKED")
+    script = recorded.folder / "toy_training.py"
+    script.write_text(script.read_text(encoding="utf-8").replace("RATE = 3", "RATE = 4"), encoding="utf-8")
+    result = _audit(recorded)
+    assert "is not the committed one" in str(result.replays[0].detail)
+    with pytest.raises(UsageError, match="given as data"):
+        _audit(recorded, data=[tmp_path / "absent"])
+
+
+def test_roots_that_the_data_does_not_give_are_named(recorded: Any) -> None:
+    path = recorded.run_dir / "precommit.json"
+    document = json.loads(path.read_bytes())
+    document["data"][0]["set_root_blake3"] = "00" * 32
+    path.write_bytes(canonical_bytes(document))
+    events = recorded.events()
+    events[0]["precommit_sha256"] = recorded.precommit.sha256()
+    recorded.relink(events)
+    assert recorded.codes() == ["batch"]  # another pre-commitment gives another seed
+    from pot.audit.audit import _datasets
+
+    replayer = Replayer(
+        recorded.run_dir, recorded.precommit, "00" * 32, [recorded.folder / "train.jsonl"], recorded.folder
+    )
+    assert _datasets(recorded.precommit, replayer, None) == ([], [document["data"][0]["commitment_sha256"]])
+
+
+def test_a_broken_chain_is_not_audited(recorded: Any) -> None:
+    recorded.write(recorded.events()[:9])
+    with pytest.raises(Refused, match="does not hold: unfinished"):
+        _audit(recorded)
+
+
+def _rewritten(folder: Path, old: str, new: str) -> RecordedRun:
+    """An honest run of a program with one line changed before it was committed."""
+    run = prepare(folder)
+    script = run.folder / "toy_training.py"
+    text = script.read_text(encoding="utf-8")
+    assert old in text
+    script.write_text(text.replace(old, new), encoding="utf-8")
+    done = run.start(POT_TEST_SECRET="1")
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_a_program_that_runs_for_ever_is_a_timeout(tmp_path: Path) -> None:
+    line = "        source = Sums"
+    run = _rewritten(
+        tmp_path / "program",
+        "    source = Sums",
+        "    import os, time\n    time.sleep(60 if 'POT_REPLAY' in os.environ else 0)\n    source = Sums",
+    )
+    assert line.strip() in (run.folder / "toy_training.py").read_text(encoding="utf-8")
+    result = _audit(run, limits=Limits(seconds=1.0), workers=3)
+    assert {unit.outcome for unit in result.replays} == {"TIMEOUT"}
+    assert result.init == "NOT_CHECKED"
+
+
+def test_a_program_that_reads_its_surroundings_does_not_replay(tmp_path: Path) -> None:
+    run = _rewritten(
+        tmp_path / "program",
+        "RATE = 3\n",
+        "import os\nRATE = 3 + 0 * len(os.environ)\nBONUS = int(os.environ.get('POT_TEST_SECRET', '0'))\n",
+    )
+    assert _audit(run).init == "MATCH"  # read, but not used
+    used = _rewritten(
+        tmp_path / "used",
+        "self.weights[place] += RATE * self.moments[place]",
+        "self.weights[place] += RATE * self.moments[place] + int(__import__('os').environ.get('POT_TEST_SECRET', '0'))",
+    )
+    assert {unit.outcome for unit in _audit(used).replays} == {"MISMATCH"}
+
+
+def test_a_program_that_dies_is_refused_with_its_last_words(tmp_path: Path) -> None:
+    run = _rewritten(
+        tmp_path / "program",
+        "    source = Sums",
+        "    import os\n    if 'POT_REPLAY' in os.environ:\n        sys.exit('gone \\x1b[31maway')\n    source = Sums",
+    )
+    result = _audit(run)
+    assert {unit.outcome for unit in result.replays} == {"REFUSED"}
+    assert result.replays[0].detail == "the program ended with exit code 1: gone [31maway"
+
+
+def test_a_run_without_a_program_is_refused(recorded: Any) -> None:
+    document = json.loads((recorded.run_dir / "precommit.json").read_bytes())
+    document["program"]["command"] = []
+    from pot.recording.precommit import Precommit
+
+    precommit = Precommit.from_value(document, what="p")
+    replayer = Replayer(recorded.run_dir, precommit, "00" * 32, [], recorded.folder)
+    assert replayer.initial().outcome == "REFUSED"
+
+
+@pytest.mark.parametrize(("semantics", "outcome"), [("float", "INCONCLUSIVE"), ("exact", "MISMATCH")])
+def test_another_environment_is_inconclusive_for_floats_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, semantics: str, outcome: str
+) -> None:
+    run = _rewritten(tmp_path / "program", 'semantics="exact"', f'semantics="{semantics}"')
+    run.bend_tensors(15, "model", lambda values: [values[0] + 1, *values[1:]])
+    assert run.replay(3).outcome == "MISMATCH"
+    monkeypatch.setattr("pot.audit.replay.differences", lambda *_: ["torch.threads: recorded '1', here '2'"])
+    replay = run.replay(3)
+    assert replay.outcome == outcome
+    assert "first differing tensor weights" in str(replay.first_difference)
+    assert run.replay(2).outcome == "MATCH"  # the same bits elsewhere are a match all the same
+
+
+def test_the_program_does_not_see_the_run_directory_or_the_network(tmp_path: Path) -> None:
+    if isolation() != "full":
+        pytest.skip("this machine allows no mount namespace; audits report it")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "answer").write_text("42")
+    (tmp_path / "work").mkdir()
+    code = (
+        "import os, pathlib, socket, sys; names = os.listdir(sys.argv[1]); "
+        "links = [line for line in open('/proc/net/dev') if ':' in line and 'lo:' not in line];"
+        "pathlib.Path('out').write_text(repr((names, links, sorted(os.environ))))"
+    )
+    ended = run_limited(
+        [sys.executable, "-c", code, str(tmp_path / "run")],
+        tmp_path / "work",
+        {"A": "1"},
+        Limits(seconds=60),
+        [tmp_path / "run"],
+        tmp_path / "errors",
+    )
+    assert ended.code == 0, ended.last_words
+    names, links, variables = eval((tmp_path / "work" / "out").read_text())
+    assert (names, links) == ([], [])
+    assert set(variables) <= {"A", "LC_CTYPE", "PWD", "SHLVL", "_", "OLDPWD"}
+    assert (tmp_path / "run" / "answer").read_text() == "42"
+
+
+def test_an_honest_run_made_twice_has_two_ids(tmp_path: Path, finished_run: Any) -> None:
+    assert honest_run(tmp_path / "again").precommit.run_id != finished_run.precommit.run_id
