@@ -12,7 +12,6 @@ nothing.
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -130,8 +129,6 @@ def build(only: str = "") -> typer.Typer:
         importlib.import_module(JOBS[only]).register(app)
         return app
     for module in dict.fromkeys(JOBS.values()):
-        if importlib.util.find_spec(module) is None:  # TODO: remove when all exist
-            continue
         importlib.import_module(module).register(app)
     for register in _extensions(only):
         register(app)
