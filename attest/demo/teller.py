@@ -10,13 +10,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from attest.cli.terminal import clean, say
+from pot.canonical import parse
 from pot.errors import EnvironmentFailure, PotError
 
 __all__ = ["Ended", "Teller"]
 
+_POT: Final = (sys.executable, "-c", "from attest.cli.main import run; run()")
 _COMMAND_SECONDS: Final = 600  # ten times what the slowest command of the story takes on two cores
 
 
@@ -51,50 +53,68 @@ class Teller:
         for row in rows:
             say("      " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
-    def pot(self, *arguments: str, expect: int = 0) -> Ended:
-        """Run `pot ARGUMENTS` in the folder and demand its exit code. Raises `PotError` when it ends another way."""
-        say(f"    $ pot {shlex.join(arguments)}")
-        command = [sys.executable, "-c", "from attest.cli.main import run; run()", *arguments]
-        return self._finish(self._run(command), ["pot", *arguments], expect)
+    def pot(self, words: str, *, expect: int = 0) -> Ended:
+        """Run `pot WORDS` in the folder and demand its exit code. Raises `PotError` when it ends another way."""
+        say(f"    $ pot {words}")
+        return self._finish(self._run([*_POT, *shlex.split(words)]), f"pot {words}", expect)
 
-    def program(self, *arguments: str, kill_when: Callable[[], bool] | None = None) -> Ended:
-        """Run a Python program in the folder; with `kill_when`, send it SIGKILL as soon as that says so."""
-        say(f"    $ python {shlex.join(arguments)}" + ("      (and kill it on the way)" if kill_when else ""))
-        command = [sys.executable, *arguments]
-        if kill_when is None:
-            return self._finish(self._run(command), ["python", *arguments], 0)
-        process = subprocess.Popen(
-            command, cwd=self.folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, stdin=subprocess.DEVNULL
-        )
+    def quote(self, output: str) -> None:
+        """What a command said, indented."""
+        for line in output.splitlines():
+            if line.strip():
+                say("      " + line)
+
+    def program(self, words: str) -> Ended:
+        """Run a Python program in the folder and demand that it succeeds."""
+        say(f"    $ python {words}")
+        return self._finish(self._run([sys.executable, *shlex.split(words)]), f"python {words}", 0)
+
+    def kill_when(self, process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
+        """Send SIGKILL to a program started by `start_program` as soon as the moment has come."""
         deadline = time.monotonic() + _COMMAND_SECONDS
-        while process.poll() is None and not kill_when() and time.monotonic() < deadline:
+        while process.poll() is None and not moment() and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(signal.SIGKILL)
-        code = process.wait()
-        if code != -signal.SIGKILL:
-            raise PotError(f"{arguments[0]} ended with {code} before it could be killed; see the run folder")
-        return Ended(code, "", "")
+        process.communicate()
+        if process.returncode != -signal.SIGKILL:
+            raise PotError(f"the program ended with {process.returncode} before it could be killed; see its run folder")
 
-    def background(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `python ARGUMENTS` and go on; `finish` waits for it."""
-        say(f"    $ python {shlex.join(arguments)} &")
+    def verdict(self, folder: str, policy: str) -> dict[str, Any]:
+        """The report on a release bundle, whatever its verdict."""
+        ended = self._run([*_POT, "verify", folder, "--policy", policy, "--offline", "--json"])
+        if ended.code not in (0, 1, 3):
+            self._finish(ended, f"pot verify {folder}", 0)
+        report: dict[str, Any] = parse(ended.out.encode(), what="report")
+        return report
+
+    def start_pot(self, words: str) -> subprocess.Popen[str]:
+        """Start `pot WORDS` and go on; `finish` waits for it."""
+        say(f"    $ pot {words} &")
+        return self._start([*_POT, *shlex.split(words)])
+
+    def start_program(self, words: str) -> subprocess.Popen[str]:
+        """Start `python WORDS` and go on; `finish` waits for it."""
+        say(f"    $ python {words} &")
+        return self._start([sys.executable, *shlex.split(words)])
+
+    def finish(self, process: subprocess.Popen[str], name: str) -> Ended:
+        """Wait for a program started by `start_program` or `start_pot` and demand that it succeeded."""
+        try:
+            out, err = process.communicate(timeout=_COMMAND_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise EnvironmentFailure(f"{name} did not end within {_COMMAND_SECONDS} s and was stopped") from None
+        return self._finish(Ended(process.returncode, out, err), name, 0)
+
+    def _start(self, command: Sequence[str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, *arguments],
+            command,
             cwd=self.folder,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def finish(self, process: subprocess.Popen[str], name: str) -> Ended:
-        """Wait for a program started by `background` and demand that it succeeded."""
-        try:
-            out, err = process.communicate(timeout=_COMMAND_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise EnvironmentFailure(f"{name} did not end within {_COMMAND_SECONDS} s and was stopped") from None
-        return self._finish(Ended(process.returncode, out, err), [name], 0)
 
     def _run(self, command: Sequence[str]) -> Ended:
         try:
@@ -111,10 +131,10 @@ class Teller:
             raise EnvironmentFailure(f"{command[1]} did not end within {_COMMAND_SECONDS} s and was stopped") from None
         return Ended(done.returncode, done.stdout, done.stderr)
 
-    def _finish(self, ended: Ended, words: Sequence[str], expect: int) -> Ended:
+    def _finish(self, ended: Ended, words: str, expect: int) -> Ended:
         if ended.code == expect:
             return ended
         for text in (ended.out, ended.err):
             for line in text.splitlines()[-20:]:
                 say("      | " + clean(line))
-        raise PotError(f"{shlex.join(words)} ended with exit code {ended.code}, the story expects {expect}")
+        raise PotError(f"{words} ended with exit code {ended.code}, the story expects {expect}")
