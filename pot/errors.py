@@ -45,5 +45,7 @@ class MissingExtra(EnvironmentFailure):
     """An optional dependency is not installed; the sentence names the command that installs it."""
 
     def __init__(self, extra: str, purpose: str) -> None:
-        super().__init__(f"{purpose} needs the extra [{extra}], which is not installed: pip install 'pot-attest[{extra}]'")
+        super().__init__(
+            f"{purpose} needs the extra [{extra}], which is not installed: pip install 'pot-attest[{extra}]'"
+        )
         self.extra = extra
