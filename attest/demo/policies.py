@@ -56,7 +56,7 @@ def parent_policy(keys: Path, x1: Mapping[str, Any], forged: str, detect: str) -
 
 
 def child_policy(keys: Path, x1: Mapping[str, Any], forged: str, detect: str, kit: Mapping[str, str]) -> str:
-    """For the fine-tuned model: also step proofs of steps that a verifier drew, under that verifier's circuit and SRS."""
+    """For the fine-tuned model: also step proofs of steps a verifier drew, under that verifier's circuit and SRS."""
     return _fill(keys, x1, forged, detect, _STEPS, _PINS.format(circuit=kit["circuit_sha256"], srs=kit["srs_sha256"]))
 
 

@@ -36,8 +36,8 @@ _TRAIN: Final = (
 )
 _FINE_TUNE: Final = (
     f"{FINE_TUNE_PROGRAM} --parent parent/model.safetensors --parent-certificate parent.json"
-    " --data data/fine-tune.jsonl --commitment commitments/fine-tune.json --kit kit --secret secret.key --run run-child --out release"
-    " --nonce verifier --test data/test.jsonl"
+    " --data data/fine-tune.jsonl --commitment commitments/fine-tune.json --kit kit --secret secret.key"
+    " --run run-child --out release --nonce verifier --test data/test.jsonl"
 )
 _PARENT_INPUTS: Final = "--data data/train.jsonl --hide parent"
 _CHILD_INPUTS: Final = (
@@ -102,9 +102,9 @@ class Story:
         for key in ("developer.pem", "tuner.pem", "auditor.pem --algorithm ecdsa-p256"):
             self.voice.pot(f"keygen keys/{key}")
         rows: list[tuple[str, ...]] = [("set", "records", "root of the ordered tree")]
-        for name, role in (("train", ""), ("fine-tune", ""), ("x1", "--as-exclusion"), ("x2", "--as-exclusion")):
+        for name, role in (("train", ""), ("fine-tune", ""), ("x1", " --as-exclusion"), ("x2", " --as-exclusion")):
             out = f"commitments/{name}.json"
-            self.voice.pot(f"data commit data/{name}.jsonl --view pixels/1 {role} --out {out}")
+            self.voice.pot(f"data commit data/{name}.jsonl --view pixels/1{role} --out {out}")
             records = parse((self.folder / out).read_bytes(), what=out)["records"]
             rows.append((name, records["count"], records["root_blake3"]))
         self.voice.table(rows)
