@@ -162,8 +162,9 @@ def _check_replays(case: Case, audit: Audited, policy: Policy | None) -> None:
             f"{challenge.unit} {first} is {outcomes.get(first, 'missing')}; neither a match nor a mismatch",
         )
         return
+    by = f"{audit.auditor}, isolation {audit.result.isolation}"
     case.ledger.passed(
-        "replay", subject, f"all {len(challenge.chosen)} drawn {challenge.unit}s match ({audit.auditor})", "audited"
+        "replay", subject, f"all {len(challenge.chosen)} drawn {challenge.unit}s match ({by})", "audited"
     )
     _check_size(case, audit, policy)
 

@@ -32,7 +32,8 @@ def compose_claims(case: Case, exclusions: list[ClaimReport], steps: list[ClaimR
         run = [*_links(case, _RUN_LINKS), *_trained_on(case), *_links(case, _END_LINKS)]
         claims.append(_with(exclusion, run))
     for proven in steps:
-        run = [*_links(case, _RUN_LINKS), case.link("points-tie"), *_links(case, _END_LINKS)]
+        ties = [case.link("points-tie"), case.link("initial-weights")]  # the induction over states begins at the first
+        run = [*_links(case, _RUN_LINKS), *ties, *_links(case, _END_LINKS)]
         claims.append(_with(proven, run))
     case.claims = [_over_lineage(case, claim) for claim in claims]
 

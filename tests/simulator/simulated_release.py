@@ -2,8 +2,8 @@
 
 Two models: a parent trained in floats and a child fine-tuned in exact integers. Commitments, orders, chains, digests,
 set proofs, challenges and signatures are real; weights, points and the insides of step proofs are invented, and step
-proofs are judged by `judge`, which stands in for ezkl. `bend(stage, change)` changes a value on its way; what is made from it
-later follows, so a lie is as consistent as its teller can make it.
+proofs are judged by `judge`, which stands in for ezkl. `bend(stage, change)` changes a value on its way; what is
+made from it later follows, so a lie is as consistent as its teller can make it.
 
 Stages, in order: for `parent` and `child` each `.precommit` `.events` `.audits` `.predicate` `.statement`; then
 `objects`, `lines`, `files`, `policy`.
@@ -15,20 +15,22 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import safetensors.numpy
 
-from attest.bundle import ReleaseBundle, SigstoreBundle
+from attest.bundle import ReleaseBundle, SigstoreBundle, join_lines
 from attest.envelope import sign_envelope
 from attest.predicate import AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE
 from attest.trust.keys import PrivateKey, generate
+from attest.verdict.codes import CODES
 from attest.verdict.policy import Policy, PolicyDocument
 from attest.verdict.report import Report
 from attest.verdict.verify import verify
 from pot.audit.challenge import new_challenge
-from pot.canonical import canonical_bytes, derive, sha256_hex
+from pot.canonical import canonical_bytes, derive, sha256_hex, write_file
 from pot.commitments.dataset import DatasetCommitment, Shard, commit_digests, split_digests
 from pot.commitments.hashing import record_digest
 from pot.commitments.model import ModelFile, model_digest, names_digest
@@ -47,7 +49,18 @@ from pot.zk.fixed import dequantise, quantise
 from pot.zk.spec import CircuitSpec
 from pot.zk.verifier import StepProofRefused
 
-__all__ = ["Simulation", "commitment_of", "key", "relink", "sign"]
+__all__ = [
+    "Simulation",
+    "commitment_of",
+    "failed",
+    "judge",
+    "key",
+    "listed",
+    "relink",
+    "sign",
+    "unchecked",
+    "written",
+]
 
 ZERO = "0" * 64
 GOOD_TAIL = b"honest"
@@ -295,7 +308,7 @@ class Simulation:
             "audits": model.audits,
             "coverage": {
                 "unit": "segment",
-                "population": str(self.steps[name] // self.every),
+                "population": str(-(-self.steps[name] // self.every)),
                 "replayed": "2",
                 "proved": str(len(proven)),
             },
@@ -417,7 +430,7 @@ class Simulation:
         """Signed audits: of segments, and for the child of steps; returns the digests of their payloads."""
         results = []
         for unit in ("segment",) if name == "parent" else ("segment", "step"):
-            population = self.steps[name] // (self.every if unit == "segment" else 1)
+            population = -(-self.steps[name] // (self.every if unit == "segment" else 1))
             challenge = new_challenge(
                 precommit_sha256,
                 transcript_sha256,
@@ -523,3 +536,24 @@ def judge(proofs: Any, kit: Any, circuit_sha256: str, expected: Any) -> None:
     for proof in proofs:
         if not bytes.fromhex(proof.proof).endswith(GOOD_TAIL):
             raise StepProofRefused("invalid", f"step {proof.step}: the step proof does not verify")
+
+
+def failed(report: Report) -> set[str]:
+    """Codes of what was found to be false."""
+    return {finding.code for finding in report.findings if finding.status == "failed"}
+
+
+def unchecked(report: Report) -> set[str]:
+    """Codes of what could not be checked and makes the verdict INCOMPLETE."""
+    return {f.code for f in report.findings if f.status == "not_checked" and CODES[f.code].blocks}
+
+
+def written(simulation: Simulation, folder: Path) -> Path:
+    """The release bundle on disk."""
+    release = simulation.release()
+    for name, data in {"model.safetensors": release.weights, "config.json": b"{}"}.items():
+        write_file(folder / name, data or b"")
+    write_file(folder / "claims.jsonl", join_lines(list(release.lines)))
+    for sha256, data in release.objects.items():
+        write_file(folder / ".pot/objects" / sha256, data)
+    return folder

@@ -1,0 +1,128 @@
+"""A53, the evidence: a valid step proof of another step, run or batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from simulated_release import Simulation, failed, point, sha256_hex, unchecked
+
+from pot.canonical import canonical_bytes, parse
+
+Change = Callable[[dict[str, Any]], None]
+
+
+def with_proof(change: Change) -> Simulation:
+    """The first listed step proof, changed by its prover."""
+    simulation = Simulation()
+
+    def apply(predicate: dict[str, Any]) -> None:
+        item = next(claim for claim in predicate["claims"] if claim["type"] == "steps-proven")["steps"][0]
+        proof = parse(simulation.objects[item["proof_sha256"]], what="step proof")
+        change(proof)
+        item["proof_sha256"] = simulation.put(canonical_bytes(proof))
+
+    return simulation.bend("child.predicate", apply)
+
+
+def other_run(proof: dict[str, Any]) -> None:
+    proof["precommit_sha256"] = sha256_hex(b"another run")
+
+
+def other_step(proof: dict[str, Any]) -> None:
+    proof["step"] = str(int(proof["step"]) + 1)
+
+
+def other_circuit(proof: dict[str, Any]) -> None:
+    proof["circuit_sha256"] = sha256_hex(b"another circuit")
+
+
+def other_batch_named(proof: dict[str, Any]) -> None:
+    proof["points"]["batch"] = point("another batch")
+
+
+def other_batch_inside(proof: dict[str, Any]) -> None:
+    """The document names the right points; the bytes of the proof hold others."""
+    proof["proof"] = proof["proof"][:128] + point("another batch") + proof["proof"][256:]
+
+
+def too_short(proof: dict[str, Any]) -> None:
+    proof["proof"] = proof["proof"][:300]
+
+
+@pytest.mark.parametrize(
+    "change", [other_run, other_step, other_circuit, other_batch_named, other_batch_inside, too_short]
+)
+def test_it_is_denied_by_its_points(change: Change) -> None:
+    report = with_proof(change).verify()
+    assert report.verdict == "DENY"
+    assert failed(report) - {"requirement"} == {"step-points"}
+
+
+def test_a_step_proof_that_does_not_verify_is_denied() -> None:
+    report = with_proof(lambda proof: proof.update(proof=proof["proof"][:-12] + "00" * 6)).verify()
+    assert report.verdict == "DENY"
+    assert failed(report) - {"requirement"} == {"step-proof"}
+
+
+def test_the_proof_of_another_step_sold_for_this_one_is_denied() -> None:
+    def swap(predicate: dict[str, Any]) -> None:
+        first, second = next(claim for claim in predicate["claims"] if claim["type"] == "steps-proven")["steps"][:2]
+        first["proof_sha256"], second["proof_sha256"] = second["proof_sha256"], first["proof_sha256"]
+
+    report = Simulation().bend("child.predicate", swap).verify()
+    assert report.verdict == "DENY"
+    assert "step-points" in failed(report)
+
+
+def test_points_that_do_not_join_are_denied() -> None:
+    def cut(events: list[dict[str, Any]]) -> None:
+        steps = [event for event in events if event["type"] == "step"]
+        steps[2]["points"]["before"] = point("elsewhere")
+
+    report = Simulation().bend("child.events", cut).verify()
+    assert report.verdict == "DENY"
+    assert "chain" in failed(report)
+
+
+def test_points_of_nothing_are_not_tied() -> None:
+    """The points chain and the proofs hold, but nobody says that they commit to the released weights."""
+
+    def unchecked_points(results: list[dict[str, Any]]) -> None:
+        for result in results:
+            result["points"] = "NOT_CHECKED"
+
+    report = Simulation().bend("child.audits", unchecked_points).verify()
+    assert report.verdict == "INCOMPLETE"
+    assert unchecked(report) == {"requirement"}
+    assert "points-not-tied" in {item.code for item in report.not_shown}
+
+    report = Simulation().bend("child.audits", lambda results: results[0].update(points="MISMATCH")).verify()
+    assert report.verdict == "DENY"
+    assert "points-tie" in failed(report)
+
+
+def test_a_removed_step_proof_is_incomplete() -> None:
+    simulation = Simulation()
+
+    def remove(objects: dict[str, bytes]) -> None:
+        name = next(name for name, data in objects.items() if b"pot/step-proof/v1" in data)
+        del objects[name]
+
+    report = simulation.bend("objects", remove).verify()
+    assert report.verdict == "INCOMPLETE"
+    assert "step-proof" in unchecked(report)
+
+
+def test_steps_of_the_provers_choice_do_not_meet_a_policy_that_asks_for_a_draw() -> None:
+    simulation = Simulation()
+
+    def other(predicate: dict[str, Any]) -> None:
+        claim = next(claim for claim in predicate["claims"] if claim["type"] == "steps-proven")
+        del claim["steps"][0]
+        predicate["coverage"]["proved"] = "1"
+
+    report = simulation.bend("child.predicate", other).verify()
+    assert report.verdict == "INCOMPLETE"
+    assert unchecked(report) == {"requirement"}
