@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pot.audit.sandbox import Ended, Isolation, Limits, run_limited
-from pot.canonical import MAX_DOCUMENT_BYTES, parse_canonical, read_file
+from pot.canonical import parse_canonical, read_file
 from pot.commitments.state import entries_from_safetensors
 from pot.errors import Malformed, PotError, Refused, UsageError
 from pot.recording import replaying
@@ -29,7 +29,7 @@ from pot.recording.environment import differences
 from pot.recording.precommit import Precommit, SeedNonce
 from pot.recording.program import file_sha256
 from pot.recording.state import check_files, read_state_file
-from pot.recording.transcript import CheckpointEvent, StepEvent
+from pot.recording.transcript import MAX_TRANSCRIPT_BYTES, CheckpointEvent, StepEvent
 
 __all__ = ["Outcome", "PointsOutcome", "Replay", "Replayer", "replay_segment"]
 
@@ -241,7 +241,7 @@ def _read(path: Path) -> Any:
     if not path.is_file() or os.path.islink(path):
         return None
     try:
-        return parse_canonical(read_file(path, limit=MAX_DOCUMENT_BYTES), what=path.name)
+        return parse_canonical(read_file(path, limit=MAX_TRANSCRIPT_BYTES), what=path.name, limit=MAX_TRANSCRIPT_BYTES)
     except (Malformed, Refused, UsageError):
         return None
 

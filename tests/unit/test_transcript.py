@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pot.canonical import canonical_bytes
@@ -203,3 +203,61 @@ def test_lines_after_the_end_are_seen(recorded: Any) -> None:
 def test_an_empty_transcript_is_unfinished(recorded: Any, tmp_path: Path) -> None:
     recorded.write([])
     assert recorded.codes() == ["unfinished"]
+
+
+FREE = {("checkpoint", "files"), ("step", "loss"), ("resume", "dropped_bytes")}
+"""Fields that only replays, file checks or nobody can judge; every other field is bound by the chain."""
+
+
+def test_every_other_field_is_bound_even_when_the_forger_relinks(recorded: Any) -> None:
+    events = recorded.events()
+    at = next(i for i, e in enumerate(events) if e["type"] == "checkpoint" and e["step"] == "10")
+    events.insert(at + 2, {"type": "resume", "step": "10", "checkpoint_index": str(at), "dropped_bytes": "0"})
+    events.insert(at + 3, dict(events[at + 1]))
+    recorded.relink(events)
+    assert recorded.codes() == []
+    tried = set()
+    for number, event in enumerate(events):
+        for field, value in event.items():
+            kind = (event["type"], field)
+            if field in ("index", "previous", "type") or kind in FREE or kind in tried:
+                continue
+            tried.add(kind)
+            bent = [dict(e) for e in events]
+            bent[number][field] = _other(value)
+            recorded.relink(bent)
+            assert recorded.codes() != [], kind
+    assert len(tried) == 17
+
+
+def _other(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {**value, "model": "ab" * 32}
+    if value in ("self", "verifier"):
+        return "verifier" if value == "self" else "self"
+    return "ab" * 32 if len(value) == 64 else str(int(value) + 1)
+
+
+@settings(max_examples=40)
+@given(st.data())
+def test_the_walk_never_raises(finished_run: Any, data: st.DataObject) -> None:
+    """Lines left out, doubled, moved and renumbered by huge values give problems, not exceptions."""
+    import json
+
+    from pot.recording.chain import check_chain
+
+    events = [json.loads(line) for line in finished_run.transcript.lines]
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(events) - 1))
+        action = data.draw(st.sampled_from(["drop", "double", "swap", "number"]))
+        if action == "drop" and len(events) > 1:
+            del events[at]
+        elif action == "double":
+            events.insert(at, dict(events[at]))
+        elif action == "swap":
+            events[at], events[0] = events[0], events[at]
+        elif "step" in events[at]:
+            events[at] = {**events[at], "step": data.draw(st.sampled_from(["0", "31", "9" * 19]))}
+    lines = b"".join(canonical_bytes(event) + b"\n" for event in events)
+    result = check_chain(read_transcript(lines), finished_run.precommit)
+    assert result.problems or lines == finished_run.transcript.data

@@ -109,13 +109,11 @@ def _rewritten(folder: Path, old: str, new: str) -> RecordedRun:
 
 
 def test_a_program_that_runs_for_ever_is_a_timeout(tmp_path: Path) -> None:
-    line = "        source = Sums"
     run = _rewritten(
         tmp_path / "program",
         "    source = Sums",
         "    import os, time\n    time.sleep(60 if 'POT_REPLAY' in os.environ else 0)\n    source = Sums",
     )
-    assert line.strip() in (run.folder / "toy_training.py").read_text(encoding="utf-8")
     result = _audit(run, limits=Limits(seconds=1.0), workers=3)
     assert {unit.outcome for unit in result.replays} == {"TIMEOUT"}
     assert result.init == "NOT_CHECKED"
@@ -195,6 +193,30 @@ def test_the_program_does_not_see_the_run_directory_or_the_network(tmp_path: Pat
     assert (names, links) == ([], [])
     assert set(variables) <= {"A", "LC_CTYPE", "PWD", "SHLVL", "_", "OLDPWD"}
     assert (tmp_path / "run" / "answer").read_text() == "42"
+
+
+THREE_LINES = """
+def main(arguments):
+    data, commitment, run_dir = arguments[:3]
+    steps, every, batch = (int(text) for text in arguments[3:6])
+    source = Sums(7)
+    dataset = RecordDataset(data)
+    options = {"config": config(steps, every, batch), "commitments": [commitment], "semantics": "exact"}
+    with record(run_dir, state=source, data=dataset, **options) as run:
+        for items in run.batches(dataset):
+            run.step(loss=source.update(items))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
+"""
+
+
+def test_the_three_lines_alone_replay_although_python_seeds_itself(tmp_path: Path) -> None:
+    run = _rewritten(tmp_path / "program", 'if __name__ == "__main__":\n    main(sys.argv[1:])\n', THREE_LINES)
+    assert run.codes() == []
+    assert [file.path for file in run.precommit.program.data_files] == ["train.jsonl"]
+    assert [run.replay(index).outcome for index in (1, 2, 6)] == ["MATCH"] * 3
 
 
 def test_an_honest_run_made_twice_has_two_ids(tmp_path: Path, finished_run: Any) -> None:
