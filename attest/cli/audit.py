@@ -61,7 +61,7 @@ def audit(
         seed_nonce=issued,
         limits=Limits(seconds=timeout),
         progress=lambda what, done, total: say(f"{what}: {done} of {total}"),
-        hidden=hide,
+        hidden=[*hide, key],  # the program is the prover's: it must not read the auditor's key
         workers=workers,
     )
     write_file(out, sign_audit(result, key))

@@ -1,9 +1,9 @@
 """Running the trainer's program for a replay: limited in time, memory and files, with nothing to copy the answer from.
 
 Where the kernel allows it, the program runs without network, in its own process space, and with the run directory
-(which holds the end states) covered by an empty file system. Which of these held is reported, because not every machine
-allows them. The program is the prover's code: these walls keep it from the answer and from harm by accident, they are
-no fortress; run audits of strangers' code on a machine that holds nothing else.
+(which holds the end states) and whatever else the auditor names, such as a key, covered by nothing. Which of these held
+is reported, because not every machine allows them. The program is the prover's code: these walls keep it from the answer
+and from harm by accident, they are no fortress; run audits of strangers' code on a machine that holds nothing else.
 """
 
 from __future__ import annotations
@@ -38,10 +38,14 @@ _FULL: Final = (
     "--mount-proc",
 )
 _NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
-_COVER: Final = (
-    'n=$1; shift; while [ $n -gt 0 ]; do mount -t tmpfs -o size=64k none "$1" || exit 125; shift; n=$((n-1)); done;'
-    ' exec "$@"'
-)
+_COVER: Final = """
+n=$1; shift
+while [ "$n" -gt 0 ]; do
+  if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1" || exit 125; else mount --bind /dev/null "$1" || exit 125; fi
+  shift; n=$((n-1))
+done
+exec "$@"
+"""
 _TAIL_BYTES: Final = 4096
 
 
@@ -90,14 +94,14 @@ def run_limited(
     hidden: Sequence[Path],
     errors: Path,
 ) -> Ended:
-    """Run `command` in `cwd` with exactly `variables`; `hidden` folders look empty to it. `errors`: its standard error.
+    """Run `command` in `cwd` with exactly `variables`; `hidden` folders and files look empty to it. `errors`: its standard error.
 
     Raises `EnvironmentFailure` where it cannot be started at all.
     """
     walls = isolation()
     full = list(command)
     if walls == "full":
-        covered = [str(path.resolve()) for path in hidden if path.is_dir()]
+        covered = [str(path.resolve()) for path in hidden if path.exists()]
         full = [*_FULL, "sh", "-c", _COVER, "sh", str(len(covered)), *covered, *command]
     elif walls == "network":
         full = [*_NETWORK, *command]

@@ -175,22 +175,23 @@ def test_the_program_does_not_see_the_run_directory_or_the_network(tmp_path: Pat
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "answer").write_text("42")
     (tmp_path / "work").mkdir()
+    (tmp_path / "key.pem").write_text("secret")
     code = (
         "import os, pathlib, socket, sys; names = os.listdir(sys.argv[1]); "
         "links = [line for line in open('/proc/net/dev') if ':' in line and 'lo:' not in line];"
-        "pathlib.Path('out').write_text(repr((names, links, sorted(os.environ))))"
+        "pathlib.Path('out').write_text(repr((names, links, sorted(os.environ), open(sys.argv[2]).read())))"
     )
     ended = run_limited(
-        [sys.executable, "-c", code, str(tmp_path / "run")],
+        [sys.executable, "-c", code, str(tmp_path / "run"), str(tmp_path / "key.pem")],
         tmp_path / "work",
         {"A": "1"},
         Limits(seconds=60),
-        [tmp_path / "run"],
+        [tmp_path / "run", tmp_path / "key.pem"],
         tmp_path / "errors",
     )
     assert ended.code == 0, ended.last_words
-    names, links, variables = eval((tmp_path / "work" / "out").read_text())
-    assert (names, links) == ([], [])
+    names, links, variables, key = eval((tmp_path / "work" / "out").read_text())
+    assert (names, links, key) == ([], [], "")
     assert set(variables) <= {"A", "LC_CTYPE", "PWD", "SHLVL", "_", "OLDPWD"}
     assert (tmp_path / "run" / "answer").read_text() == "42"
 
