@@ -2,8 +2,8 @@
 
 Where the kernel allows it, the program runs without network, in its own process space, and with the run directory
 (which holds the end states) and whatever else the auditor names, such as a key, covered by nothing. Which of these held
-is reported, because not every machine allows them. The program is the prover's code: these walls keep it from the answer
-and from harm by accident, they are no fortress; run audits of strangers' code on a machine that holds nothing else.
+is reported, because not every machine allows them. The program is the prover's code: these walls keep it from the
+answer and from harm by accident, they are no fortress; audit strangers' code on a machine that holds nothing else.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
 _COVER: Final = """
 n=$1; shift
 while [ "$n" -gt 0 ]; do
-  if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1" || exit 125; else mount --bind /dev/null "$1" || exit 125; fi
+  if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1"; else mount --bind /dev/null "$1"; fi || exit 125
   shift; n=$((n-1))
 done
 exec "$@"
@@ -94,7 +94,9 @@ def run_limited(
     hidden: Sequence[Path],
     errors: Path,
 ) -> Ended:
-    """Run `command` in `cwd` with exactly `variables`; `hidden` folders and files look empty to it. `errors`: its standard error.
+    """Run `command` in `cwd` with exactly `variables`; `hidden` folders and files look empty to it.
+
+    `errors`: file for its standard error.
 
     Raises `EnvironmentFailure` where it cannot be started at all.
     """
