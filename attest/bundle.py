@@ -62,11 +62,12 @@ class PublicKeyHint(Document):
 
 
 class VerificationMaterial(Document):
-    """Material for verification. Long-lived keys only need the hint."""
+    """Material for verification. Long-lived keys only need the hint; some readers want the empty list of entries."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
 
     public_key: PublicKeyHint = Field(alias="publicKey")
+    tlog_entries: Annotated[list[str], Field(max_length=0)] | None = Field(alias="tlogEntries", default=None)
 
 
 class SigstoreBundle(Document):
@@ -83,7 +84,7 @@ class SigstoreBundle(Document):
         """Wrap a signed envelope."""
         return cls(
             media_type=BUNDLE_MEDIA_TYPE,
-            verification_material=VerificationMaterial(public_key=PublicKeyHint(hint=hint)),
+            verification_material=VerificationMaterial(public_key=PublicKeyHint(hint=hint), tlog_entries=[]),
             dsse_envelope=envelope,
         )
 

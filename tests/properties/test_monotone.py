@@ -1,0 +1,178 @@
+"""Evidence is monotone: taking some away never makes a verdict better, junk never changes one.
+
+Removing any line of claims.jsonl or any object never turns DENY or INCOMPLETE into PASS; removing one that a required
+claim rests on ends PASS; junk lines and junk objects change nothing but the notes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from simulated_release import Simulation, judge, key, sign
+
+from attest.bundle import ReleaseBundle
+from attest.verdict.policy import Policy
+from attest.verdict.report import Report
+from attest.verdict.verify import verify
+from pot.canonical import sha256_hex
+
+
+def _drop_claim(predicate: dict[str, Any]) -> None:
+    predicate["claims"] = predicate["claims"][:1]
+
+
+def _mismatch(results: list[dict[str, Any]]) -> None:
+    results[0]["replays"][0]["outcome"] = "MISMATCH"
+
+
+def _inconclusive(results: list[dict[str, Any]]) -> None:
+    results[0]["replays"][0]["outcome"] = "INCONCLUSIVE"
+
+
+def _long(policy: dict[str, Any]) -> None:
+    policy["limits"]["segment_steps"] = "1"
+
+
+WORLDS = {
+    "honest": (),
+    "mismatch": (("parent.audits", _mismatch),),
+    "inconclusive": (
+        ("parent.audits", _inconclusive),
+        ("parent.predicate", lambda p: p["coverage"].update(replayed="1")),
+    ),
+    "no claim of the parent": (("parent.predicate", _drop_claim),),
+    "long segments": (("policy", _long),),
+    "a weight bit": (
+        ("files", lambda files: {**files, "model.safetensors": files["model.safetensors"][:-1] + b"\x7e"}),
+    ),
+    "no pinned circuit": (("policy", lambda policy: policy["zk"].update(circuits=[])),),
+}
+
+
+@cache
+def world(name: str) -> tuple[ReleaseBundle, Policy, Report]:
+    simulation = Simulation()
+    for stage, change in WORLDS[name]:
+        simulation.bend(stage, change)
+    release, policy = simulation.release(), simulation.policy()
+    return release, policy, judged(release, policy)
+
+
+def judged(release: ReleaseBundle, policy: Policy) -> Report:
+    return verify(release, policy, step_verifier=judge)
+
+
+def conclusion(report: Report) -> Any:
+    """The report without time and notes."""
+    return report.model_copy(update={"time": None, "notes": []})
+
+
+def without(release: ReleaseBundle, lines: set[int], objects: set[str]) -> ReleaseBundle:
+    return replace(
+        release,
+        lines=tuple(line for number, line in enumerate(release.lines) if number not in lines),
+        objects={name: data for name, data in release.objects.items() if name not in objects},
+    )
+
+
+def test_the_worlds_are_as_their_names_say() -> None:
+    assert {name: world(name)[2].verdict for name in WORLDS} == {
+        "honest": "PASS",
+        "mismatch": "DENY",
+        "inconclusive": "INCOMPLETE",
+        "no claim of the parent": "DENY",
+        "long segments": "DENY",
+        "a weight bit": "DENY",
+        "no pinned circuit": "INCOMPLETE",
+    }
+
+
+@pytest.mark.parametrize("name", WORLDS)
+def test_removing_any_one_thing_never_makes_it_pass(name: str) -> None:
+    release, policy, report = world(name)
+    cases = [({number}, set()) for number in range(len(release.lines))]
+    cases += [(set(), {sha256}) for sha256 in release.objects]
+    for lines, objects in cases:
+        verdict = judged(without(release, lines, objects), policy).verdict
+        assert report.verdict == "PASS" or verdict != "PASS", (lines, objects)
+
+
+def test_everything_in_the_honest_bundle_is_needed() -> None:
+    """The policy requires all claims, so each line and each object ends PASS when it goes."""
+    release, policy, _ = world("honest")
+    for number in range(len(release.lines)):
+        assert judged(without(release, {number}, set()), policy).verdict in ("INCOMPLETE", "DENY"), number
+    for sha256 in release.objects:
+        assert judged(without(release, set(), {sha256}), policy).verdict == "INCOMPLETE", sha256
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(name=st.sampled_from(sorted(set(WORLDS) - {"honest"})), data=st.data())
+def test_removing_any_set_of_things_never_makes_it_pass(name: str, data: st.DataObject) -> None:
+    release, policy, _ = world(name)
+    lines = data.draw(st.sets(st.integers(0, len(release.lines) - 1)))
+    objects = data.draw(st.sets(st.sampled_from(sorted(release.objects))))
+    assert judged(without(release, lines, objects), policy).verdict != "PASS"
+
+
+def _foreign(statement: dict[str, Any]) -> bytes:
+    return sign(statement, key("mallory"))
+
+
+JUNK = st.one_of(
+    st.binary(max_size=200).map(lambda data: data.replace(b"\n", b"")),
+    st.text(max_size=100).map(lambda text: text.encode("utf-8", "replace").replace(b"\n", b"")),
+    st.sampled_from(
+        [
+            b"{}",
+            b"[]",
+            b'{"mediaType":"application/vnd.dev.sigstore.bundle.v0.3+json"}',
+            _foreign({"_type": "https://in-toto.io/Statement/v1"}),
+            _foreign({}),
+        ]
+    ),
+    st.integers(0, 4).map(lambda number: world("mismatch")[0].lines[number] + b" "),
+    st.integers(0, 4).map(lambda number: world("honest")[0].lines[number][:-3]),
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(name=st.sampled_from(sorted(WORLDS)), junk=st.lists(JUNK, min_size=1, max_size=4), data=st.data())
+def test_junk_changes_nothing_but_the_notes(name: str, junk: list[bytes], data: st.DataObject) -> None:
+    release, policy, report = world(name)
+    foreign = [line for line in junk if line.rstrip() not in world("mismatch")[0].lines]
+    lines = list(release.lines)
+    for line in foreign:
+        lines.insert(data.draw(st.integers(0, len(lines))), line)
+    objects = {**release.objects, **{sha256_hex(line): line for line in junk}, "0" * 64: b"not zero"}
+    after = judged(replace(release, lines=tuple(lines), objects=objects), policy)
+    expected, found = conclusion(report), conclusion(after)
+    assert found.verdict == expected.verdict
+    assert found.reason == expected.reason
+    assert [f for f in found.findings if f.code != "release-bundle"] == [
+        f for f in expected.findings if f.code != "release-bundle"
+    ]
+    assert found.claims == expected.claims
+
+
+def test_somebody_elses_certificate_for_the_same_files_changes_nothing() -> None:
+    release, policy, report = world("honest")
+    other, _, _ = world("mismatch")
+    mallory = Simulation()
+    mallory.signers = {"parent": "mallory", "child": "mallory"}
+    lines = (*mallory.release().lines, *release.lines)
+    assert judged(replace(release, lines=lines), policy).verdict == report.verdict == "PASS"
+    # and one that an accepted developer signed for an earlier, worse run does not hide the good one
+    both = replace(release, lines=(*other.lines, *release.lines), objects={**other.objects, **release.objects})
+    assert judged(both, policy).verdict == "PASS"
+
+
+def test_the_order_of_lines_does_not_matter() -> None:
+    release, policy, report = world("honest")
+    backwards = judged(replace(release, lines=tuple(reversed(release.lines))), policy)
+    assert conclusion(backwards) == conclusion(report)
