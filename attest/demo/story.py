@@ -29,6 +29,7 @@ __all__ = ["FULL", "QUICK", "Scale", "Story"]
 _WAIT_SECONDS: Final = 120.0  # for a program's first file; importing torch from a cold disk takes longest
 _KILL_AFTER_LINES: Final = 300  # of the transcript: less than half of the training
 _ACCURACY: Final = 0.97
+_EVERYTHING: Final = ("0.01", "1")  # one forged unit in a hundred, met for certain: every unit of a short run
 
 _TRAIN: Final = (
     f"{TRAIN_PROGRAM} --data data/train.jsonl --commitment commitments/train.json --run run-parent --out parent"
@@ -160,7 +161,7 @@ class Story:
 
     def audit_and_prove_child(self) -> None:
         """Stage 5, both: every segment is replayed, drawn steps are proven, the chain is extended."""
-        self._challenge("run-child", "child", "segment", "0.25", "1")
+        self._challenge("run-child", "child", "segment", *_EVERYTHING)
         self._challenge("run-child", "steps", "step", self.scale.step_forged, self.scale.step_detect)
         proving = self.voice.start_pot(
             "prove run-child --kit kit --data data/fine-tune.jsonl --secret secret.key"
@@ -205,7 +206,7 @@ class Story:
         """The fine-tuner bends the last segment and certifies that run; the auditor's replay does not match."""
         place = self.folder / "forged"
         forge_last_segment(self.folder / "run-child", place / "run-segment", place / "segment")
-        self._challenge("forged/run-segment", "forged", "segment", "0.25", "1")
+        self._challenge("forged/run-segment", "forged", "segment", *_EVERYTHING)
         inputs = f"{_CHILD_INPUTS} --hide forged/segment --seed-nonce verifier/nonce-run-child.json"
         self._audit("forged/run-segment", "forged", inputs, expect=1)
         self.voice.pot(f"certify forged/segment --run forged/run-segment {_CERTIFY_CHILD}")

@@ -18,7 +18,7 @@ from pot.errors import EnvironmentFailure, PotError
 
 __all__ = ["Ended", "Teller"]
 
-_POT: Final = (sys.executable, "-c", "from attest.cli.main import run; run()")
+_POT: Final = (sys.executable, "-m", "attest.cli")
 _COMMAND_SECONDS: Final = 600  # ten times what the slowest command of the story takes on two cores
 
 

@@ -1,0 +1,5 @@
+"""`python -m attest.cli`: the command `pot` where its script is not on the path."""
+
+from attest.cli.main import run
+
+run()
