@@ -1,0 +1,159 @@
+"""Policy files: what is accepted, what is refused, and that numbers stay exact."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attest.cli.policy import TEMPLATES
+from attest.trust.keys import generate
+from attest.verdict.policy import load_policy, read_policy
+from pot.errors import Malformed, UsageError
+
+DEVELOPER, AUDITOR = (generate().public.pem().decode() for _ in range(2))
+
+
+def document() -> dict[str, Any]:
+    return {
+        "version": "pot/policy/v1",
+        "roles": {
+            "developer": [{"name": "Acme", "public_key": DEVELOPER}],
+            "auditor": [{"name": "Argus", "public_key": AUDITOR}],
+        },
+        "require": [
+            {
+                "claim": "dataset-exclusion",
+                "level": "audited",
+                "exclusion": {"view": "pixels/1", "records": 200, "root_blake3": "ab" * 32},
+            }
+        ],
+        "coverage": {"forged": "0.1", "detect": "0.9"},
+    }
+
+
+def read(value: Any) -> Any:
+    return read_policy(json.dumps(value).encode())  # YAML 1.2 contains JSON
+
+
+def test_a_policy_written_by_hand() -> None:
+    indented = "".join(f"        {line}\n" for line in DEVELOPER.splitlines())
+    text = f"""\
+version: pot/policy/v1
+roles:
+  developer:
+    - name: Acme Research   # who trains
+      public_key: |
+{indented}
+require:
+  - claim: training-provenance
+    level: committed
+"""
+    policy = read_policy(text.encode())
+    assert [(role, name) for role, name, _ in policy.keys] == [("developer", "Acme Research")]
+    assert (policy.coverage, policy.segment_limit, policy.circuits, policy.srs) == (None, None, frozenset(), {})
+
+
+def test_decimals_are_exact_and_integers_may_be_plain() -> None:
+    assert read(document()).coverage == (Fraction(1, 10), Fraction(9, 10))
+    text = json.dumps(document()).replace('"0.1"', "0.1").encode()
+    assert read_policy(text).coverage == (Fraction(1, 10), Fraction(9, 10))
+    assert read(document()).document.require[0].exclusion.records == "200"
+
+
+def no_developer(value: dict[str, Any]) -> None:
+    value["roles"]["developer"] = []
+
+
+def same_key(value: dict[str, Any]) -> None:
+    value["roles"]["auditor"][0]["public_key"] = DEVELOPER
+
+
+def same_name(value: dict[str, Any]) -> None:
+    value["roles"]["auditor"][0]["name"] = "Acme"
+
+
+def no_coverage(value: dict[str, Any]) -> None:
+    del value["coverage"]
+
+
+def no_pin(value: dict[str, Any]) -> None:
+    del value["require"][0]["exclusion"]
+
+
+def pin_elsewhere(value: dict[str, Any]) -> None:
+    value["require"][0]["claim"] = "training-provenance"
+
+
+def unknown_claim(value: dict[str, Any]) -> None:
+    value["require"][0]["claim"] = "is-safe"
+
+
+def unknown_level(value: dict[str, Any]) -> None:
+    value["require"][0]["level"] = "certain"
+
+
+def impossible(value: dict[str, Any]) -> None:
+    value["coverage"]["forged"] = "0"
+
+
+def above_one(value: dict[str, Any]) -> None:
+    value["coverage"]["detect"] = "1.5"
+
+
+def bad_key(value: dict[str, Any]) -> None:
+    value["roles"]["developer"][0]["public_key"] = "ssh-ed25519 AAAA"
+
+
+def nothing_required(value: dict[str, Any]) -> None:
+    value["require"] = []
+
+
+def look_alike(value: dict[str, Any]) -> None:
+    value["roles"]["developer"][0]["name"] = "Аcme"  # a Cyrillic letter
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        no_developer, same_key, same_name, no_coverage, no_pin, pin_elsewhere, unknown_claim, unknown_level, impossible,
+        above_one, bad_key, nothing_required, look_alike,
+    ],
+)  # fmt: skip
+def test_a_policy_that_cannot_decide_is_refused(change: Any) -> None:
+    value = document()
+    change(value)
+    with pytest.raises(Malformed):
+        read(value)
+
+
+def test_templates_lack_only_what_they_say() -> None:
+    for name, text in TEMPLATES.items():
+        with pytest.raises(Malformed):
+            read_policy(text.encode())
+        key_lines = iter((DEVELOPER, AUDITOR))
+        filled = []
+        for line in text.splitlines():
+            if "REPLACE with the content" in line:
+                filled += ["        " + part for part in next(key_lines).splitlines()]
+            else:
+                filled.append(line.replace("REPLACE-", ""))
+        result = "\n".join(filled)
+        for words in (
+            "REPLACE with records.root_blake3 of your commitment",
+            "REPLACE with the SHA-256 of the reference string",
+            "REPLACE with the SHA-256 of a circuit that you have looked at",
+        ):
+            result = result.replace(words, "ab" * 32)
+        assert read_policy(result.encode()).document.require, name
+
+
+def test_files_are_read_with_care(tmp_path: Path) -> None:
+    with pytest.raises(UsageError):
+        load_policy(tmp_path / "absent.yaml")
+    (tmp_path / "link.yaml").symlink_to(tmp_path / "absent.yaml")
+    with pytest.raises(UsageError):
+        load_policy(tmp_path / "link.yaml")
