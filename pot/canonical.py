@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
+import stat
 import tempfile
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn, Self
@@ -45,6 +47,8 @@ MAX_DEPTH: Final = 32  # deeper than any of our formats by a factor of four; sto
 MAX_INTEGER: Final = 2**53  # RFC 8785 3.2.2.3: beyond it, readers that use doubles see another number
 MAX_LINE_BYTES: Final = 1 << 20  # one line of claims.jsonl or transcript.jsonl
 MAX_DOCUMENT_BYTES: Final = 16 << 20  # one JSON document: commitment, set proof header, report
+
+_CHUNK: Final = 16 << 20
 
 Hex32 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 """A 32-byte digest, lowercase hex; the field's name carries the algorithm."""
@@ -85,7 +89,8 @@ class Document(BaseModel):
             return cls.model_validate_json(json.dumps(value))
         except ValidationError as error:
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(str(part) for part in first["loc"]) or "(document)"
+            # a name in it may be the document's own, and as long as the document
+            where = ".".join(str(part) for part in first["loc"])[:128] or "(document)"
             raise Malformed(f"{what}: field {where}: {first['msg']}") from None
 
 
@@ -112,6 +117,7 @@ def parse(data: bytes, *, what: str, limit: int = MAX_DOCUMENT_BYTES) -> Any:
             object_pairs_hook=lambda pairs: _object(pairs, what),
             parse_constant=lambda name: _refuse(f"{what}: {name} is not JSON"),
             parse_int=lambda digits: _integer(digits, what),
+            parse_float=lambda digits: _real(digits, what),
         )
     except (json.JSONDecodeError, RecursionError) as error:
         at = f" at line {error.lineno} column {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
@@ -149,10 +155,18 @@ def _integer(digits: str, what: str) -> int:
     return int(digits)
 
 
+def _real(digits: str, what: str) -> float:
+    value = float(digits)
+    if not math.isfinite(value):  # 1e999 is JSON, but no reader with doubles can keep it
+        raise Malformed(f"{what}: number beyond the range of doubles")
+    return value
+
+
 def _check_depth(text: str, what: str) -> None:
     """Refuse deep nesting before the recursive parser sees it."""
     depth = 0
-    for mark in re.finditer(r'"(?:[^"\\]|\\.)*"|[\[{]|[\]}]', text, re.DOTALL):
+    # possessive and with an optional end: an unterminated string is passed over once, not once for each quote in it
+    for mark in re.finditer(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
         first = mark.group()[0]
         if first in "[{":
             depth += 1
@@ -210,9 +224,14 @@ def read_file(path: Path, *, limit: int, what: str | None = None) -> bytes:
             raise UsageError(f"{name}: no such file")
         if not path.is_file():
             raise UsageError(f"{name}: not a regular file")
-        with path.open("rb") as stream:
-            size = os.fstat(stream.fileno()).st_size
-            data = stream.read(min(limit, size) + 1)  # never allocates the cap itself, which may be gigabytes
+        with open(path, "rb", opener=_open_at_once) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                raise UsageError(f"{name}: not a regular file")
+            chunks, left = [], limit + 1  # what the system says of its size is not believed, nor the cap allocated
+            while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
+                chunks.append(chunk)
+                left -= len(chunk)
+            data = b"".join(chunks)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise EnvironmentFailure(f"{name}: cannot be read: {reason}") from None
@@ -221,9 +240,20 @@ def read_file(path: Path, *, limit: int, what: str | None = None) -> bytes:
     return data
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for a pipe's other end and without following a link, should the file have become one."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """Write atomically: a temporary file beside `path`, fsync, rename. Raises `EnvironmentFailure`."""
+    """Write atomically: a temporary file beside `path`, fsync, rename.
+
+    Raises `UsageError` where a folder, a device or a pipe has that name, `EnvironmentFailure` (I/O).
+    """
     try:
+        if path.exists() and not path.is_file():  # renaming over a device would take it away from the machine
+            what = "a folder" if path.is_dir() else "a device or a pipe"
+            raise UsageError(f"{path}: is {what}; name a file to be written")
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
@@ -236,5 +266,6 @@ def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
-    except OSError as error:
-        raise EnvironmentFailure(f"{path}: cannot be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentFailure(f"{path}: cannot be written: {reason}") from None
