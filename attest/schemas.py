@@ -1,0 +1,94 @@
+"""JSON Schemas of every format, generated from the models: `python -m attest.schemas FOLDER` writes them.
+
+The committed ones are under `specs/schemas/`; a test fails where they drift. A schema tells less than the strict
+reader demands (canonical bytes, no duplicate keys, caps, and what the specifications say in words).
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from pot.canonical import write_file
+
+__all__ = ["main", "schemas"]
+
+
+def schemas() -> dict[str, bytes]:
+    """File name -> the schema's bytes, sorted and indented, for every format."""
+    return {
+        f"{name}.schema.json": (json.dumps(_schema(name, model), indent=2, sort_keys=True) + "\n").encode()
+        for name, model in _models().items()
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Write all schemas into the folder that is named."""
+    if len(arguments) != 1:
+        print("usage: python -m attest.schemas FOLDER", file=sys.stderr)  # noqa: T201
+        return 2
+    for name, data in schemas().items():
+        write_file(Path(arguments[0]) / name, data)
+    return 0
+
+
+def _models() -> dict[str, type[BaseModel]]:
+    from attest.bundle import SigstoreBundle
+    from attest.predicate import TrainingCertificate
+    from attest.statement import Statement
+    from attest.verdict.policy import PolicyDocument
+    from attest.verdict.report import Report
+    from pot.audit.audit import AuditResult
+    from pot.audit.challenge import Challenge
+    from pot.commitments.dataset import DatasetCommitment
+    from pot.data.exclude_verify import ExclusionHeader
+    from pot.recording.precommit import Precommit, SeedNonce
+    from pot.recording.transcript import CheckpointEvent, EndEvent, ResumeEvent, StartEvent, StepEvent
+    from pot.zk.circuit import Circuit
+    from pot.zk.proof import StepProof
+
+    return {
+        "audit-v0.1": AuditResult,
+        "challenge": Challenge,
+        "circuit": Circuit,
+        "dataset-commitment": DatasetCommitment,
+        "event-checkpoint": CheckpointEvent,
+        "event-end": EndEvent,
+        "event-resume": ResumeEvent,
+        "event-start": StartEvent,
+        "event-step": StepEvent,
+        "exclusion-header": ExclusionHeader,
+        "policy": PolicyDocument,
+        "precommit": Precommit,
+        "report": Report,
+        "seed-nonce": SeedNonce,
+        "sigstore-bundle": SigstoreBundle,
+        "statement": Statement,
+        "step-proof": StepProof,
+        "training-certificate-v0.1": TrainingCertificate,
+    }
+
+
+def _schema(name: str, model: type[BaseModel]) -> dict[str, Any]:
+    schema = _portable(model.model_json_schema(by_alias=True))
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"{name}.schema.json", **schema}
+
+
+def _portable(value: Any) -> Any:
+    """Patterns in the dialect of JSON Schema (ECMA 262), which has no `\\A` and `\\z`."""
+    if isinstance(value, dict):
+        return {
+            key: item.replace(r"\A", "^").replace(r"\z", "$")
+            if key == "pattern" and isinstance(item, str)
+            else _portable(item)
+            for key, item in value.items()
+        }
+    return [_portable(item) for item in value] if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
