@@ -191,7 +191,7 @@ def _check_points(
     case: Case, claim: StepsProven, proof: StepProof, number: str, event: StepEvent | None
 ) -> Expected | None:
     """The proof names this run, step and circuit, and its points, also those in its bytes, are the transcript's."""
-    from pot.zk.proof import Points, front_points
+    from pot.zk.proof import front_points
     from pot.zk.verifier import Expected
 
     subject = f"step {number}"
@@ -216,8 +216,7 @@ def _check_points(
                 case.ledger.failed("step-points", subject, detail, expected=expected, found=found)
                 return None
     case.ledger.passed("step-points", subject, "its points are those that the transcript committed for this step")
-    points = Points(before=event.points.before, batch=event.points.batch, after=event.points.after)
-    return Expected(case.certificate.run.precommit_sha256, int(number), points)
+    return Expected(case.certificate.run.precommit_sha256, int(number), event.points)
 
 
 def _run(

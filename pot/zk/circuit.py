@@ -18,6 +18,7 @@ from pydantic import StringConstraints
 
 from pot.canonical import Count, Document, Hex32
 from pot.errors import Malformed, MissingExtra
+from pot.recording.transcript import Point
 from pot.zk.spec import LANES, CircuitSpec
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = [
     "BLOCKS",
     "Circuit",
-    "Point",
     "canonical_settings",
     "onnx_bytes",
     "proof_length",
@@ -39,9 +39,6 @@ BLOCKS: Final = ("before", "batch", "witness", "constants", "after", "residual")
 
 RESERVED_ROWS: Final = 64  # rows of a column that ezkl and the proof system keep for themselves, rounded up
 TABLE_RESERVE: Final = 8  # of these, the rows a lookup table cannot use (5 blinding factors and 3 of padding)
-
-Point = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{128}\z")]
-"""A BN254 point: x then y, 32 big-endian bytes each, hex; exactly as it stands at the front of a proof."""
 
 
 class Circuit(Document):

@@ -13,20 +13,13 @@ from typing import Annotated, Final, Literal
 from pydantic import StringConstraints
 
 from pot.canonical import Count, Document, Hex32
-from pot.zk.circuit import BLOCKS, Point
+from pot.recording.transcript import Points
+from pot.zk.circuit import BLOCKS
 
-__all__ = ["MAX_PROOF_BYTES", "POINT_BYTES", "Points", "StepProof", "front_points"]
+__all__ = ["MAX_PROOF_BYTES", "POINT_BYTES", "StepProof", "front_points"]
 
 POINT_BYTES: Final = 64
 MAX_PROOF_BYTES: Final = 64 << 10  # three times the largest proof measured (15 KB); stops absurd sizes before parsing
-
-
-class Points(Document):
-    """The KZG points of one step, as its transcript event holds them."""
-
-    before: Point
-    batch: Point
-    after: Point
 
 
 class StepProof(Document):

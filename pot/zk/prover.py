@@ -11,10 +11,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pot.errors import Refused
+from pot.recording.transcript import Points
 from pot.zk.exact import Step, Weights, step
 from pot.zk.kit import ProvingKit, commit_vectors
 from pot.zk.packing import Vector, batch_vector, blinds, constants_vector, state_vector, witness_vector, zero_vector
-from pot.zk.proof import Points, StepProof, front_points
+from pot.zk.proof import StepProof, front_points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pot.canonical import parse
 from pot.errors import Malformed, Refused
+from pot.recording.transcript import Points
 from pot.zk.kit import VerifyingKit, commit_vectors, rebuild
 from pot.zk.packing import batch_vector, state_vector
-from pot.zk.proof import MAX_PROOF_BYTES, Points, StepProof, front_points
+from pot.zk.proof import MAX_PROOF_BYTES, StepProof, front_points
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,11 +19,12 @@ import pytest
 
 from pot.canonical import sha256_hex
 from pot.errors import Malformed, PotError, Refused
+from pot.recording.transcript import Points
 from pot.zk import engine as engine_module
 from pot.zk import exact, kit, packing, prover, srs, verifier
 from pot.zk.engine import EngineFailure, EzklEngine, Limits
 from pot.zk.exact import RangeLeft, Weights
-from pot.zk.proof import Points, StepProof, front_points
+from pot.zk.proof import StepProof, front_points
 from pot.zk.spec import LANE_BITS, CircuitSpec
 
 pytest.importorskip("ezkl")

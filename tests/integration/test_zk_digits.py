@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pot.recording.transcript import Points
 from pot.zk import exact, kit, prover, srs, verifier
 from pot.zk.engine import EzklEngine
 from pot.zk.exact import Weights
 from pot.zk.fixed import quantise
-from pot.zk.proof import Points
 from pot.zk.spec import CircuitSpec
 
 SPEC = CircuitSpec.digits(rate_shift=3)

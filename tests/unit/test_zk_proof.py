@@ -8,10 +8,11 @@ import sys
 import pytest
 
 from pot.errors import Malformed, MissingExtra
+from pot.recording.transcript import Points
 from pot.zk import engine as engine_module
 from pot.zk.circuit import BLOCKS
 from pot.zk.engine import EngineFailure, EzklEngine
-from pot.zk.proof import MAX_PROOF_BYTES, Points, StepProof, front_points
+from pot.zk.proof import MAX_PROOF_BYTES, StepProof, front_points
 from pot.zk.srs import srs_logrows
 
 POINTS = Points(before="1" * 128, batch="2" * 128, after="3" * 128)
