@@ -14,6 +14,7 @@ from __future__ import annotations
 from fractions import Fraction
 from math import ceil
 
+from attest.predicate import StepsProven
 from attest.verdict.case import Case
 from attest.verdict.collection import Audited, Collection
 from attest.verdict.findings import Finding, Ledger
@@ -215,18 +216,48 @@ def _check_points_tie(case: Case) -> None:
                 "points-tie", "points", f"{audit.auditor} computed other points from weights and records"
             )
             return
-    by = next((audit.auditor for audit in case.audits if audit.result.points == "MATCH"), None)
-    if by is not None:
-        case.ledger.passed("points-tie", "points", f"{by} computed the same points from weights and records", "audited")
+    same = [audit for audit in case.audits if audit.result.points == "MATCH"]
+    open_steps = sorted(_proven(case) - {step for audit in same for step in _steps_replayed(case, audit)})
+    covering = next((audit.auditor for audit in same if _is_covering(case, audit)), None)
+    if same and not open_steps:
+        detail = f"{same[0].auditor} computed the same points from weights and records"
+        case.ledger.passed("points-tie", "points", detail, "audited")
+    elif covering is not None:
+        detail = f"{covering} computed the same points for as many units as the policy asks for, drawn by a verifier"
+        case.ledger.passed("points-tie", "points", detail, "audited")
     else:
         case.not_shown.add("points-not-tied")
-        case.ledger.not_checked("points-tie", "points", "committed; no accepted auditor computed the points again")
+        detail = "committed; no accepted auditor computed the points again"
+        if same:  # points of other segments say nothing about those that this step proof maps
+            detail = f"step {open_steps[0]} is proven; no accepted auditor computed the points of its segment again"
+        case.ledger.not_checked("points-tie", "points", detail)
+
+
+def _proven(case: Case) -> set[int]:
+    """The numbers of the steps for which the certificate lists a step proof."""
+    return {int(s.step) for claim in case.certificate.claims if isinstance(claim, StepsProven) for s in claim.steps}
+
+
+def _steps_replayed(case: Case, audit: Audited) -> set[int]:
+    """All steps of the segments that this audit replayed with a match: a drawn step is replayed with its segment."""
+    numbers = {int(number) for number, outcome in _outcomes(audit).items() if outcome == "MATCH"}
+    found: set[int] = set()
+    for segment in case.chain.segments if case.chain else ():
+        steps = set(range(segment.first, segment.last + 1))
+        if segment.index in numbers if audit.result.challenge.unit == "segment" else steps & numbers:
+            found |= steps
+    return found
+
+
+def _is_covering(case: Case, audit: Audited) -> bool:
+    subject = f"audit {audit.sha256[:16]}"
+    return any(
+        f.code == "replay-coverage" and f.status == "passed" and f.subject == subject for f in case.ledger.findings
+    )
 
 
 def check_coverage(case: Case) -> None:
     """The certificate's coverage against its evidence. Writes `coverage`."""
-    from attest.predicate import StepsProven
-
     stated = case.certificate.coverage
     if case.chain is None:
         case.ledger.not_checked("coverage", "coverage", "there is no transcript to count in")
@@ -235,8 +266,7 @@ def check_coverage(case: Case) -> None:
     for audit in case.all_audits:
         if audit.result.challenge.unit == stated.unit:
             replayed |= {int(r.unit_number) for r in audit.result.replays if r.outcome == "MATCH"}
-    proven = {int(s.step) for claim in case.certificate.claims if isinstance(claim, StepsProven) for s in claim.steps}
-    expected = (str(_population(case, stated.unit)), str(len(replayed)), str(len(proven)))
+    expected = (str(_population(case, stated.unit)), str(len(replayed)), str(len(_proven(case))))
     found = (stated.population, stated.replayed, stated.proved)
     if expected == found:
         case.ledger.passed(

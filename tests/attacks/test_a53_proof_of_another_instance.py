@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from simulated_release import Simulation, failed, point, sha256_hex, unchecked
 
+from pot.audit.challenge import new_challenge
 from pot.canonical import canonical_bytes, parse
 
 Change = Callable[[dict[str, Any]], None]
@@ -101,6 +102,32 @@ def test_points_of_nothing_are_not_tied() -> None:
     report = Simulation().bend("child.audits", lambda results: results[0].update(points="MISMATCH")).verify()
     assert report.verdict == "DENY"
     assert "points-tie" in failed(report)
+
+
+def test_points_of_other_segments_do_not_tie_a_proven_step() -> None:
+    """The proven segment's points are of a fake run: one auditor computed points, but of another segment; the other
+    replayed the proven steps, on a machine that cannot compute points. This passed before segments were compared."""
+
+    def elsewhere(results: list[dict[str, Any]]) -> None:
+        segments, steps = results
+        proven = {str((int(number) + 1) // 2) for number in steps["challenge"]["chosen"]}
+        run = (segments["precommit_sha256"], segments["transcript_sha256"])
+        draws = (new_challenge(*run, 3, forged="1", detect="0.1", nonce=f"{nonce:064x}") for nonce in range(100))
+        challenge = next(draw for draw in draws if not proven & set(draw.chosen))
+        segments["challenge"] = challenge.model_dump(mode="json")
+        segments["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
+        steps["points"] = "NOT_CHECKED"
+
+    def only_steps(policy: dict[str, Any]) -> None:
+        policy["require"] = [item for item in policy["require"] if item["claim"] == "steps-proven"]
+
+    simulation = Simulation().bend("policy", only_steps)
+    assert simulation.verify().verdict == "PASS"
+    simulation = Simulation().bend("policy", only_steps).bend("child.audits", elsewhere)
+    report = simulation.bend("child.predicate", lambda value: value["coverage"].update(replayed="1")).verify()
+    assert failed(report) == set()
+    assert report.verdict == "INCOMPLETE"
+    assert "points-not-tied" in {item.code for item in report.not_shown}
 
 
 def test_a_removed_step_proof_is_incomplete() -> None:
