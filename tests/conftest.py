@@ -27,3 +27,24 @@ def recorded(finished_run: Any, tmp_path: Path) -> Any:
 
     shutil.copytree(finished_run.folder, tmp_path / "program")
     return RecordedRun(tmp_path / "program", finished_run.arguments)
+
+
+@pytest.fixture(scope="session")
+def demo_told(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """`pot demo --quick`, run once: its folder and how it ended; POT_TEST_DEMO names a finished demo to use instead."""
+    from told import tell
+
+    return tell(tmp_path_factory.mktemp("story") / "demo")
+
+
+@pytest.fixture(scope="session")
+def demo_folder(demo_told: Any) -> Path:
+    """The folder of a finished demo; not to be changed."""
+    folder: Path = demo_told.folder
+    return folder
+
+
+@pytest.fixture
+def release(demo_folder: Path, tmp_path: Path) -> Path:
+    """A copy of the demo's release bundle, to be bent."""
+    return Path(shutil.copytree(demo_folder / "release", tmp_path / "release"))

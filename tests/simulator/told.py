@@ -1,0 +1,37 @@
+"""The demo, told once for all tests that need a real release: a training run, step proofs, audits and signatures."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+__all__ = ["POT", "Told", "tell"]
+
+POT = str(Path(sys.executable).with_name("pot"))
+
+
+@dataclass(frozen=True)
+class Told:
+    """A finished demo: its folder, and what it wrote (None where an existing folder is used)."""
+
+    folder: Path
+    out: str | None
+    err: str | None
+
+
+def tell(folder: Path) -> Told:
+    """Run `pot demo --quick --out FOLDER`, about a minute on two cores; or take the folder that POT_TEST_DEMO names."""
+    existing = os.environ.get("POT_TEST_DEMO")
+    if existing:
+        return Told(Path(existing).resolve(), None, None)
+    ended = subprocess.run(
+        [POT, "demo", "--quick", "--out", str(folder)], capture_output=True, text=True, timeout=900, check=False
+    )
+    if ended.returncode != 0:
+        pytest.fail(f"pot demo ended with {ended.returncode}: {ended.stderr[-4000:]}", pytrace=False)
+    return Told(folder, ended.stdout, ended.stderr)
