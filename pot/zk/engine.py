@@ -234,14 +234,18 @@ class _Child:
             raise EngineFailure(self._call, f"the process ended without an answer ({_ending(status)})")
         try:
             reply = json.loads(path.read_bytes())
-        except ValueError:
+        except (ValueError, RecursionError):
             raise EngineFailure(self._call, "its answer is not readable") from None
+        if status != 0 or not isinstance(reply, dict):
+            raise EngineFailure(self._call, f"it answered, but ended badly ({_ending(status)})")
         if "missing" in reply:
             raise MissingExtra("zk", "making or checking step proofs")
         if "error" in reply:
-            raise EngineFailure(self._call, str(reply["error"]))
-        self.version = str(reply["version"])
-        result: dict[str, Any] = reply["result"]
+            raise EngineFailure(self._call, str(reply["error"])[:500])
+        result, version = reply.get("result"), reply.get("version")
+        if not isinstance(result, dict) or not isinstance(version, str):
+            raise EngineFailure(self._call, "its answer has no result")
+        self.version = version
         return result
 
     def _execute(self) -> int:

@@ -128,8 +128,17 @@ class CircuitSpec(Document):
             raise ValueError("feature_range_bits must lie between feature_bits and limb_bits")
         if (1 << self.limb_bits) > (1 << self.logrows) - 16:
             raise ValueError("logrows must exceed limb_bits, so that the table fits one column")
-        limit = self._lane_bound()
-        if limit >= 1 << (LANE_BITS - 1):
+        vectors = (
+            self.state_elements,
+            self.batch_elements,
+            self.witness_elements + self.blinds,
+            self.residual_elements,
+        )
+        if max(vectors) + self.blinds > (1 << self.logrows) - 16:
+            raise ValueError(
+                "logrows is too small: every vector must fit one column, or a proof begins with more points"
+            )
+        if self._lane_bound() >= 1 << (LANE_BITS - 1):
             raise ValueError("a lane could overflow: fewer max_steps, inputs or weight_bits are needed")
         if self._field_bound() >= FIELD_MODULUS >> 4:
             raise ValueError("a sum could wrap around the field: fewer max_steps or weight_bits are needed")
@@ -138,20 +147,24 @@ class CircuitSpec(Document):
         return self
 
     def _lane_bound(self) -> int:
-        """A bound on |any lane| that a proof can reach after `max_steps` steps from a state within the start range."""
+        """A bound on |any lane| that a proof can reach within `max_steps` steps from a state that was opened."""
         delta = 1 << (2 * self.limb_bits - 1)
         feature = (1 << self.feature_range_bits) - 1
-        per_step = (delta * feature * self.batch) << self.hidden_update_shift
-        weight = (1 << (self.weight_bits + INITIAL_LIMIT_BITS)) + self.max_steps * per_step
+        weight = self._weight_bound((delta * feature * self.batch) << self.hidden_update_shift)
         scaled = 1 << (self.limb_bits - self.feature_range_bits)
         return weight * feature * scaled * (self.inputs + 1) + (scaled << (3 * self.limb_bits + 2))
+
+    def _weight_bound(self, per_step: int) -> int:
+        """A bound on |any weight| of one layer: `max_steps` steps from an opened start, one from any opened state."""
+        start = 1 << (self.weight_bits + INITIAL_LIMIT_BITS)
+        opened = 1 << (self.weight_bits + STATE_LIMIT_BITS)
+        return max(start + self.max_steps * per_step, opened + per_step)
 
     def _field_bound(self) -> int:
         """A bound on |any sum of the output layer|, none of which is packed."""
         error = 1 << (2 * self.limb_bits - 1)
         hidden = 1 << self.limb_bits
-        per_step = (error * hidden * self.batch) << self.output_update_shift
-        weight = (1 << (self.weight_bits + INITIAL_LIMIT_BITS)) + self.max_steps * per_step
+        weight = self._weight_bound((error * hidden * self.batch) << self.output_update_shift)
         target = 1 << (self.weight_bits + self.hidden_bits)
         forward = weight * (hidden * self.hidden + (1 << self.hidden_bits)) + target
         backward = weight * error * self.outputs

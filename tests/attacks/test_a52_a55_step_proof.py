@@ -20,8 +20,8 @@ import pytest
 from pot.canonical import sha256_hex
 from pot.errors import Malformed, PotError, Refused
 from pot.recording.transcript import Points
+from pot.zk import circuit, exact, kit, packing, prover, srs, verifier
 from pot.zk import engine as engine_module
-from pot.zk import exact, kit, packing, prover, srs, verifier
 from pot.zk.engine import EngineFailure, EzklEngine, Limits
 from pot.zk.exact import RangeLeft, Weights
 from pot.zk.proof import StepProof, front_points
@@ -210,6 +210,79 @@ def test_a54_a_negative_limb_counts_as_zero(world: World) -> None:
     assert holds
     inputs[2] = zero
     assert world.engine.mock(world.kit.folder, inputs)[1] == outputs
+
+
+def test_a54_the_ends_of_the_table(world: World) -> None:
+    """Inputs below the table's first row or above its last have no row, nor does padding give them one."""
+    low, high = circuit.run_arguments(SPEC)["lookup_range"]
+    spot = world.vectors()[2]
+    for value, holds in ((low, True), (low - 1, False), (high, True), (high + 1, False), (1 << 200, False)):
+        inputs = world.vectors()
+        inputs[2] = [*spot]
+        inputs[2][1] = value % packing.FIELD_MODULUS
+        assert world.engine.mock(world.kit.folder, inputs)[0] is holds, value
+
+
+def test_a54_a_negative_mark_or_label_never_acts_as_another_number(world: World) -> None:
+    """Marks and labels are 0 or 1 after the table; a negative one acts as 0, so a second label could hide there."""
+    labels = SPEC.batch * (SPEC.inputs + 1)
+    inputs = world.vectors()
+    unset = next(at for at in range(SPEC.outputs) if inputs[1][labels + at] == 0)
+    honest = world.engine.mock(world.kit.folder, inputs)[1]
+    for spot in (0, labels + unset):
+        inputs = world.vectors()
+        before = inputs[1][spot]
+        inputs[1][spot] = world_negative(3)
+        holds, outputs = world.engine.mock(world.kit.folder, inputs)
+        assert holds
+        assert (outputs == honest) is (before == 0)
+
+
+def test_a54_a_batch_with_negative_entries_has_a_point_that_no_records_open(world: World) -> None:
+    """One meaning has many vectors, but one vector has one meaning: opening compares the point of the right one."""
+    features, labels = world.batches[0]
+    zeros = [at for at in range(SPEC.inputs) if features[0, at] == 0]
+    if not zeros:
+        features = features.copy()
+        features[0, 0], zeros = 0, [0]
+    inputs = prover.step_vectors(SPEC, SECRET, 1, world.states[0], features, labels)[0]
+    inputs[1][zeros[0]] = world_negative(1)
+    proof, own = world.forge(inputs)
+    world.check(proof, own)  # a valid step proof of the step with a 0 there
+    blind = packing.blinds(SPEC, SECRET, "batch", 1)
+    with pytest.raises(verifier.StepProofRefused, match="opened batch"):
+        verifier.check_batch_point(
+            world.kit.verifying, features=features, labels=labels, blind=blind, point=own[2].batch, engine=world.engine
+        )
+
+
+def test_a54_a_state_outside_the_lanes_proves_a_step_that_is_none(world: World) -> None:
+    """What a step proof alone does not show: from a state that nobody could open, the circuit still finds a next one.
+
+    The packed weight holds 2^62 in its first lane; no state in range has that point, and its features are zero, so no
+    sum shows it. Only opening states (the start, or the segment that is audited) rules it out.
+    """
+    features, labels = world.batches[0]
+    features = features.copy()
+    features[:, 0] = 0
+    inputs = prover.step_vectors(SPEC, SECRET, 1, world.states[0], features, labels)[0]
+    inputs[0][0] = (inputs[0][0] + (1 << 62)) % packing.FIELD_MODULUS
+    proof, own = world.forge(inputs)
+    world.check(proof, own)
+    with pytest.raises(verifier.StepProofRefused, match="opened state"):
+        verifier.check_state_point(
+            world.kit.verifying, weights=world.states[0], blind=packing.blinds(SPEC, SECRET, "state", 0),
+            point=own[2].before, start=True, engine=world.engine,
+        )  # fmt: skip
+
+
+def test_a55_another_vector_in_another_place(world: World) -> None:
+    """The six blocks have their places from the key: a constants point in the witness' place does not verify."""
+    body = bytes.fromhex(world.proofs[0].proof)
+    for one, other in ((0, 4), (1, 2), (2, 3), (4, 5), (3, 5)):
+        blocks = [body[64 * at : 64 * at + 64] for at in range(6)]
+        blocks[one], blocks[other] = blocks[other], blocks[one]
+        assert not world.system_accepts(b"".join(blocks) + body[384:])
 
 
 def world_negative(value: int) -> int:

@@ -173,3 +173,44 @@ def test_the_default_spec_has_2410_parameters() -> None:
     assert (spec.parameters, spec.hidden_bits, spec.error_bits, spec.delta_bits) == (2410, 8, 12, 16)
     for shift in range(6):
         assert CircuitSpec.digits(rate_shift=shift).rate_shift == shift
+
+
+def test_a_vector_longer_than_a_column_is_refused() -> None:
+    """It would be committed to by two points, and every block at the front of a proof would shift by one."""
+    with pytest.raises(Malformed, match="one column"):
+        CircuitSpec.from_value({**SPEC.model_dump(), "hidden": 512, "max_steps": 1}, what="spec")
+
+
+def test_one_step_from_any_state_that_can_be_opened_stays_in_its_lanes() -> None:
+    """A step proof in the middle of a run starts at a state of magnitude below 2^7, not 2^6 as the first does."""
+    shape = {**CircuitSpec.digits().model_dump(), "rate_shift": 4, "max_steps": 1}
+    spec = CircuitSpec.from_value(shape, what="spec")
+    features = ((1 << spec.feature_range_bits) - 1) << (spec.limb_bits - spec.feature_range_bits)
+    opened = 1 << (spec.weight_bits + 7)
+    assert spec._lane_bound() >= opened * features * (spec.inputs + 1)
+
+
+HALF = 1 << (SPEC.shift - 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "quotient"),
+    [(0, 0), (1, 0), (-1, 0), (HALF, 1), (HALF - 1, 0), (-HALF, 0), (-HALF - 1, -1), (2 * HALF, 1), (-2 * HALF, -1)],
+)
+def test_ties_and_signs_of_a_rounding(value: int, quotient: int) -> None:
+    """Halves go up, also below zero; the remainder 0 .. 2^s - 1 makes the quotient the only one."""
+    found, rest = exact._round(SPEC, np.array([value], np.int64))
+    assert found[0] == quotient == (value + HALF) // (2 * HALF)
+    assert [q for q in range(-3, 4) if 0 <= value + HALF - q * 2 * HALF < 2 * HALF] == [quotient]
+    assert rest[0] == value + HALF - quotient * 2 * HALF
+
+
+def test_a_unit_at_exactly_zero_is_active_and_one_just_below_is_not() -> None:
+    weights, features, labels = make(2)
+    bias = np.zeros(SPEC.hidden, np.int64)
+    half = 1 << (SPEC.shift - 1 - SPEC.feature_bits)  # bias times 2^feature_bits is half a quotient
+    bias[1], bias[2], bias[3] = -half, -half - 1, 1
+    still = Weights(np.zeros_like(weights.hidden_weight), bias, weights.output_weight, weights.output_bias)
+    result = exact.step(SPEC, still, features, labels)
+    assert result.active.tolist() == [[1, 1, 0, 1]] * SPEC.batch
+    assert result.magnitude.tolist() == [[0, 0, 0, 0]] * SPEC.batch  # q = 0, and -q - 1 = 0 for the inactive unit

@@ -66,15 +66,36 @@ def test_without_ezkl_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> Non
         EzklEngine().verify([b"\0"], b"{}", b"", b"")
 
 
-@pytest.mark.parametrize("answer", [b"", b"{", b'{"error":"panicked"}'])
-def test_a_child_that_answers_badly_is_our_error(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
+def _answering(monkeypatch: pytest.MonkeyPatch, answer: bytes, status: int = 0) -> EzklEngine:
     def answers(child: engine_module._Child) -> int:
         child.write("reply.json", answer)
-        return 0
+        return status
 
     monkeypatch.setattr(engine_module._Child, "_execute", answers)
+    return EzklEngine()
+
+
+GOOD = b'{"result":{"valid":[true]},"version":"23.0.5"}'
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"{", b'{"error":"panicked"}', b"7", b"[]", b'"missing"', b"{}", b"[" * 100_000,
+     GOOD.replace(b"version", b"v"), GOOD.replace(b'{"valid":[true]}', b"[]"), GOOD.replace(b"[true]", b"[]"),
+     GOOD.replace(b"[true]", b"true"), GOOD.replace(b"[true]", b"[true,true]")],
+)  # fmt: skip
+def test_a_child_that_answers_badly_is_our_error(monkeypatch: pytest.MonkeyPatch, answer: bytes) -> None:
     with pytest.raises(EngineFailure):
-        EzklEngine().verify([b"\0"], b"{}", b"", b"")
+        _answering(monkeypatch, answer).verify([b"\0"], b"{}", b"", b"")
+
+
+def test_only_true_from_a_child_that_ended_well_is_an_acceptance(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _answering(monkeypatch, GOOD).verify([b"\0"], b"{}", b"", b"") == [True]
+    for value in (b"1", b'"true"', b"null", b"[true]"):
+        assert _answering(monkeypatch, GOOD.replace(b"true", value)).verify([b"\0"], b"{}", b"", b"") == [False]
+    for status in (1, -9, -11):  # a crash after the answer was written
+        with pytest.raises(EngineFailure, match="ended badly"):
+            _answering(monkeypatch, GOOD, status).verify([b"\0"], b"{}", b"", b"")
 
 
 def test_an_srs_of_the_wrong_length_is_refused() -> None:
