@@ -57,7 +57,7 @@ def test_hook_runs_as_printed(tmp_path: Path) -> None:
     without = "\n".join(line[1:] for line in lines if not line.startswith("+"))
     records = [{"image": [[n % 17, 1], [2, 3]], "label": n % 2} for n in range(12)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
-    commit = "data commit train.jsonl --view pixels/1 --out train.json".split()
+    commit = ["data", "commit", "train.jsonl", "--view", "pixels/1", "--out", "train.json"]
     subprocess.run([sys.executable, "-m", "attest.cli", *commit], cwd=tmp_path, check=True, capture_output=True)
     head = """
 import json
