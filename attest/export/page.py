@@ -20,7 +20,7 @@ __all__ = ["render_page"]
 
 _WORDS = {"passed": "passed", "failed": "false", "not_checked": "not checked"}
 _VERDICTS = {
-    "PASS": "Everything that the policy requires is shown.",
+    "PASS": "Everything that the policy requires is shown; nothing that the certificate refers to is missing or false.",
     "DENY": "Something that was checked is false.",
     "INCOMPLETE": "Something that is needed could not be checked or is missing.",
 }

@@ -25,11 +25,11 @@ def check_subject(case: Case) -> None:
     files: Sequence[ModelFile] = case.release.files if case.at_hand else listed
     found = model_digest(files)
     if found == subject.digest.sha256_:
-        ledger.passed("subject", certificate.model.name, "the model-signing root digest is the certificate's subject")
+        ledger.passed("subject", "model", "the model-signing root digest is the certificate's subject")
     else:
         ledger.failed(
             "subject",
-            certificate.model.name,
+            "model",
             "the files at hand are not the certified model" if case.at_hand else "the file list is not its subject's",
             expected=subject.digest.sha256_,
             found=found,
@@ -46,9 +46,9 @@ def check_subject(case: Case) -> None:
     if problem is None and subject.name != certificate.model.name:
         problem = ("the subject has another name than the model", certificate.model.name, subject.name)
     if problem is None:
-        ledger.passed("files", certificate.model.name, f"{len(listed)} files, their names and lengths as listed")
+        ledger.passed("files", "model", f"{len(listed)} files, their names and lengths as listed")
     else:
-        ledger.failed("files", certificate.model.name, problem[0], expected=problem[1], found=problem[2])
+        ledger.failed("files", "model", problem[0], expected=problem[1], found=problem[2])
 
 
 def _first_difference(
