@@ -63,8 +63,10 @@ def prove(
     from pot.zk.engine import EzklEngine
     from pot.zk.prover import prove_step
     from pot.zk.rewind import points_of, step_inputs
+    from pot.zk.training import SECRET_BYTES
 
-    key = read_file(secret, limit=32)
+    key = read_file(secret, limit=SECRET_BYTES)
+    _check_secret(precommit.secret_sha256, key, secret)
     engine = EzklEngine()
     missing = [number for number in numbers if not _is_proven(out, number, precommit.sha256(), opened.circuit.sha256())]
     if len(missing) < len(numbers):
@@ -127,6 +129,8 @@ def _numbers(
 
     if (challenge is None) == (steps is None):
         raise UsageError("give --challenge or --steps, one of them")
+    if not chain.segments:
+        raise UsageError("the run has no steps that could be proven")
     last = chain.segments[-1].last
     if challenge is not None:
         document = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
@@ -157,6 +161,17 @@ def _check_circuit(committed: object, found: str, kit: Path) -> None:
 
     if committed != found:
         raise Refused(f"{kit}: holds circuit {found}, the run pre-committed to {str(committed)[:64]}; use that kit")
+
+
+def _check_secret(committed: str | None, secret: bytes, path: Path) -> None:
+    """A wrong secret gives wrong points, found out only after a whole proof; the pre-commitment tells at once."""
+    from pot.canonical import sha256_hex
+    from pot.errors import Refused
+
+    if committed is not None and sha256_hex(secret) != committed:
+        raise Refused(
+            f"{path}: is not the secret that the run pre-committed to (SHA-256 {committed}); give the run's own"
+        )
 
 
 def _check_points(found: dict[str, str], committed: dict[str, str], number: int) -> None:

@@ -54,7 +54,7 @@ def features_and_labels(spec: CircuitSpec, records: Sequence[Mapping[str, Any]])
     features = np.zeros((len(records), spec.inputs), np.int64)
     labels = np.zeros(len(records), np.int64)
     for at, record in enumerate(records):
-        image, label = record.get("image"), record.get("label")
+        image, label = (record.get("image"), record.get("label")) if isinstance(record, Mapping) else (None, None)
         if not isinstance(image, list) or not all(isinstance(row, list) for row in image) or type(label) is not int:
             raise Malformed("a record holds no image (rows of integers) with a label (an integer)")
         pixels = [pixel for row in image for pixel in row]
@@ -89,7 +89,7 @@ def step_inputs(
 ) -> Iterator[StepInputs]:
     """The inputs of the named steps (from 1), ascending; each segment is entered at its checkpoint, once.
 
-    Raises `UsageError` (no such step, other data), `Refused` (a checkpoint's files or end state differ), `Malformed`.
+    Raises `UsageError` (no such step, other data), `Refused` (a checkpoint's files differ), `Malformed`, `RangeLeft`.
     """
     start = transcript.events[0]
     if precommit.semantics != "exact" or not isinstance(start, StartEvent):
@@ -98,8 +98,9 @@ def step_inputs(
         raise UsageError(f"the data holds {len(records)} records, the run committed to {total_records(precommit)}")
     seed = run_seed(precommit.sha256(), bytes.fromhex(start.nonce))
     wanted = set(numbers)
-    if wanted and not (min(wanted) >= 1 and max(wanted) <= _last(chain)):
-        raise UsageError(f"step {max(wanted)} is not in the transcript; it has {_last(chain)} steps")
+    absent = sorted(number for number in wanted if not 1 <= number <= _last(chain))
+    if absent:
+        raise UsageError(f"step {absent[0]} is not in the transcript; it has {_last(chain)} steps")
     for segment in chain.segments:
         chosen = {number for number in wanted if segment.first <= number <= segment.last}
         if not chosen:

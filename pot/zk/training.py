@@ -1,6 +1,6 @@
 """Integer training: the exact step as an optimizer, recorded like any other, each step ready to be proven.
 
-    trainer = ExactTrainer(spec, quantised, commit=kit_commitments, secret=secret)
+    trainer = ExactTrainer(spec, quantised, secret=secret, make_points=lambda v: commit_vectors(kit, v, engine))
     with record(begun, state=trainer, data=dataset) as run:
         for batch in run.batches(dataset):
             run.step(loss=trainer.step(run.done + 1, features, labels))
@@ -25,7 +25,7 @@ from pot.commitments.state import TensorEntry, entries_from_safetensors
 from pot.errors import Malformed, UsageError
 from pot.recording.state import MAX_STATE_BYTES, Component, write_components
 from pot.recording.transcript import Points
-from pot.zk.exact import Step, Weights, step
+from pot.zk.exact import Step, Weights, check_start, check_weights, step
 from pot.zk.fixed import WEIGHT_BITS, dequantise, quantise
 from pot.zk.packing import Vector, batch_vector, blinds, state_vector
 from pot.zk.spec import CircuitSpec
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     Ints = NDArray[np.int64]
 
 __all__ = [
+    "SECRET_BYTES",
     "TENSOR_NAMES",
     "ExactTrainer",
     "MakePoints",
@@ -46,6 +47,8 @@ __all__ = [
     "weights_from_float",
     "weights_from_integers",
 ]
+
+SECRET_BYTES: Final = 32
 
 TENSOR_NAMES: Final = {
     "0.weight": "hidden_weight",
@@ -81,11 +84,15 @@ class ExactTrainer:
     def __init__(
         self, spec: CircuitSpec, weights: Weights, *, secret: bytes, make_points: MakePoints | None = None
     ) -> None:
-        """`weights`: the start state. `secret`: 32 bytes that blind the points. `make_points`: None only in a replay
-        on a machine that cannot make them; the auditor's result then says that the points were not checked.
+        """`weights`: the start state, |w| < 64. `secret`: 32 random bytes of this run alone, which blind the points.
+        `make_points`: None only in a replay on a machine that cannot make them; the auditor's result then says that
+        the points were not checked. Raises `UsageError`, `Malformed`, `RangeLeft`.
         """
         if spec.weight_bits != WEIGHT_BITS:
             raise UsageError(f"integer training needs a circuit with {WEIGHT_BITS} weight bits, not {spec.weight_bits}")
+        if len(secret) != SECRET_BYTES:
+            raise UsageError(f"the secret that blinds the points has {len(secret)} bytes, not {SECRET_BYTES}")
+        check_start(spec, weights)  # the base of the induction that keeps every later state inside its lanes
         self.spec = spec
         self.weights = weights
         self._secret = secret
@@ -103,8 +110,18 @@ class ExactTrainer:
         return result.loss
 
     def points_for_segment(self, steps: list[int]) -> list[Points] | None:
-        """The points of these consecutive steps, made at once; forgets the steps' inputs. See `PointSource`."""
-        inputs = [self._open.pop(number) for number in steps]
+        """The points of these consecutive steps, made at once; forgets the steps' inputs. See `PointSource`.
+
+        Raises `UsageError` where these are not the steps that were trained since the last call, or another number of
+        points comes back.
+        """
+        inputs = list(self._open.values())
+        if not steps or [item.number for item in inputs] != steps or steps != list(range(steps[0], steps[-1] + 1)):
+            found = ", ".join(str(item.number) for item in inputs[:8])
+            raise UsageError(
+                f"points of steps {steps[:8]} are asked for, trained were {found or 'none'}: number them from 1"
+            )
+        self._open = {}
         if self._make_points is None:
             return None
         vectors = [state_vector(self.spec, item.before, self._blind("state", item.number - 1)) for item in inputs]
@@ -113,6 +130,8 @@ class ExactTrainer:
             batch_vector(self.spec, item.features, item.labels, self._blind("batch", item.number)) for item in inputs
         ]
         points = self._make_points(vectors)
+        if len(points) != len(vectors):
+            raise UsageError(f"{len(points)} points came back for {len(vectors)} vectors")
         states, batches = points[: len(steps) + 1], points[len(steps) + 1 :]
         return [Points(before=states[at], batch=batches[at], after=states[at + 1]) for at in range(len(steps))]
 
@@ -125,10 +144,11 @@ class ExactTrainer:
         write_components(folder, self.capture())
 
     def load(self, folder: Path) -> None:
-        """Put the weights of `model.safetensors` back. Raises `Malformed`."""
+        """Put the weights of `model.safetensors` back. Raises `Malformed`, `RangeLeft`."""
         path = folder / "model.safetensors"
-        self.weights = weights_from_integers(read_file(path, limit=MAX_STATE_BYTES), what=str(path))
-        self._open = {}
+        weights = weights_from_integers(read_file(path, limit=MAX_STATE_BYTES), what=str(path))
+        check_weights(self.spec, weights)
+        self.weights, self._open = weights, {}
 
     def _blind(self, label: Any, number: int) -> list[int]:
         return blinds(self.spec, self._secret, label, number)
