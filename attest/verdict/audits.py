@@ -252,7 +252,8 @@ def _steps_replayed(case: Case, audit: Audited) -> set[int]:
 def _is_covering(case: Case, audit: Audited) -> bool:
     subject = f"audit {audit.sha256[:16]}"
     return any(
-        f.code == "replay-coverage" and f.status == "passed" and f.subject == subject for f in case.ledger.findings
+        f.code == "replay-coverage" and f.status == "passed" and f.subject.endswith(subject)
+        for f in case.ledger.findings
     )
 
 

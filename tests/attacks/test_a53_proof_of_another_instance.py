@@ -130,6 +130,25 @@ def test_points_of_other_segments_do_not_tie_a_proven_step() -> None:
     assert "points-not-tied" in {item.code for item in report.not_shown}
 
 
+def test_points_of_as_many_units_as_the_policy_asks_for_tie_the_run() -> None:
+    """The proven steps' own segment was not drawn, but the draw is large enough to have met a fake elsewhere."""
+
+    def others(results: list[dict[str, Any]]) -> None:
+        segments, steps = results
+        proven = {str((int(number) + 1) // 2) for number in steps["challenge"]["chosen"]}
+        run = (segments["precommit_sha256"], segments["transcript_sha256"])
+        draws = (new_challenge(*run, 3, forged="0.5", detect="0.8", nonce=f"{nonce:064x}") for nonce in range(100))
+        challenge = next(draw for draw in draws if not proven & set(draw.chosen))
+        segments["challenge"] = challenge.model_dump(mode="json")
+        segments["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
+        steps["points"] = "NOT_CHECKED"
+
+    report = Simulation().bend("child.audits", others).verify()
+    assert report.verdict == "PASS"
+    tie = next(finding for finding in report.findings if finding.code == "points-tie")
+    assert "as many units as the policy asks for" in tie.detail
+
+
 def test_a_removed_step_proof_is_incomplete() -> None:
     simulation = Simulation()
 
