@@ -79,6 +79,7 @@ def build_kit(spec: CircuitSpec, srs: bytes, folder: Path, engine: Engine) -> Pr
 
     Raises `EngineFailure` (also when the circuit does not fit its rows), `MissingExtra`, `Malformed`.
     """
+    _check_rows(spec, srs)
     folder.mkdir(parents=True, exist_ok=True)
     verifying = _build(spec, srs, engine, folder)
     for name, data in (
@@ -119,9 +120,13 @@ def commit_vectors(kit: VerifyingKit, vectors: Sequence[Vector], engine: Engine)
     return engine.commit(vectors, kit.settings, kit.verifying_key, kit.srs)
 
 
-def _keys(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None) -> tuple[bytes, bytes, str, bytes]:
+def _check_rows(spec: CircuitSpec, srs: bytes) -> None:
     if srs_logrows(srs) != spec.logrows:
         raise Malformed("SRS: made for another number of rows than the circuit has")
+
+
+def _keys(spec: CircuitSpec, srs: bytes, engine: Engine, folder: Path | None) -> tuple[bytes, bytes, str, bytes]:
+    _check_rows(spec, srs)
     onnx = onnx_bytes(spec)
     settings = canonical_settings(engine.settings(onnx, run_arguments(spec)), spec)
     setup = engine.setup(onnx, settings, srs, folder)

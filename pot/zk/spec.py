@@ -185,9 +185,14 @@ class CircuitSpec(Document):
 
     @classmethod
     def digits(cls, *, rate_shift: int = 4) -> CircuitSpec:
-        """The default: 64-32-10 over scikit-learn's digits (pixels 0..16), batch 8, learning rate 2^-rate_shift."""
+        """The default: 64-32-10 over scikit-learn's digits (pixels 0..16), batch 8, learning rate 2^-rate_shift.
+
+        Raises `Malformed` where the update of that rate would need rounding.
+        """
         steps = 2048 >> max(0, 4 - rate_shift)  # a larger rate moves weights faster towards the end of their lanes
-        return cls(
-            version="pot/circuit-spec/v1", inputs=64, hidden=32, outputs=10, batch=8, weight_bits=28, feature_bits=4,
-            feature_range_bits=5, limb_bits=12, rate_shift=rate_shift, max_steps=steps, blinds=8, logrows=13, columns=4,
-        )  # fmt: skip
+        value = {
+            "version": "pot/circuit-spec/v1", "inputs": 64, "hidden": 32, "outputs": 10, "batch": 8, "weight_bits": 28,
+            "feature_bits": 4, "feature_range_bits": 5, "limb_bits": 12, "rate_shift": rate_shift, "max_steps": steps,
+            "blinds": 8, "logrows": 13, "columns": 4,
+        }  # fmt: skip
+        return cls.from_value(value, what=f"circuit with rate shift {rate_shift}")

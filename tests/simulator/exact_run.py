@@ -56,8 +56,8 @@ def trainer(**change: Any) -> ExactTrainer:
 class ExactRun:
     """A folder with `train.jsonl`, its commitment and the run directory `run`."""
 
-    def __init__(self, folder: Path, records: int = 11) -> None:
-        self.folder, self.run_dir = folder, folder / "run"
+    def __init__(self, folder: Path, records: int = 11, circuit_sha256: str = CIRCUIT_SHA256) -> None:
+        self.folder, self.run_dir, self.circuit_sha256 = folder, folder / "run", circuit_sha256
         folder.mkdir(parents=True, exist_ok=True)
         rng = np.random.default_rng(5)
         lines = [
@@ -87,7 +87,7 @@ class ExactRun:
         begun = begin(
             self.run_dir,
             commitments=[self.folder / "train.json"],
-            config={"steps": 8, "checkpoint_every": 3, "batch_size": SPEC.batch, "circuit_sha256": CIRCUIT_SHA256},
+            config={"steps": 8, "checkpoint_every": 3, "batch_size": SPEC.batch, "circuit_sha256": self.circuit_sha256},
             inputs=[self.folder / "train.jsonl"],
             semantics="exact",
             nonce="0a" * 32,
