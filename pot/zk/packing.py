@@ -113,7 +113,7 @@ def witness_vector(spec: CircuitSpec, result: Step, blind: Sequence[int], next_b
 def constants_vector(spec: CircuitSpec) -> Vector:
     """The circuit's constants, given as an input whose point is pinned: ezkl's own constants end at 2^127.
 
-    The order is that of `circuit.CONSTANTS`, see the specification.
+    The order is the one in which `circuit.onnx_bytes` takes them.
     """
     t, s = spec.limb_bits, spec.shift
     scale = 1 << (t - spec.feature_range_bits)

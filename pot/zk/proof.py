@@ -1,6 +1,6 @@
 """`StepProof`: one proof that one step was the exact training step, and the points that tie it to a transcript.
 
-Implements `specs/step-proof.md`, section "Step proof object". Prover and verifier share only this type, the circuit
+Implements `specs/step-proof.md`, section "Example". Prover and verifier share only this type, the circuit
 and the engine. Reading one needs neither ezkl nor NumPy.
 
 Shows: nothing until `verifier.verify_step` has compared its points with the transcript's.

@@ -1,7 +1,7 @@
 """Proving a step: from weights, batch and blinds to a `StepProof`, verified before it is handed out.
 
-Implements `specs/step-proof.md`, section "Proving". Every value is range-checked by the integer reference first: ezkl's
-prover hangs forever on a value outside its table.
+Implements `specs/step-proof.md`, sections "Vectors" and "Limits". Every value is range-checked by the integer reference
+first: ezkl's prover hangs forever on a value outside its table.
 
 Shows: the prover's own check that the proof it returns verifies. Does not show: anything to others.
 """
