@@ -38,6 +38,7 @@ __all__ = [
     "ReleaseBundle",
     "SigstoreBundle",
     "VerificationMaterial",
+    "check_weights_size",
     "join_lines",
     "read_release",
     "split_lines",
@@ -148,6 +149,7 @@ def read_release(folder: Path) -> ReleaseBundle:
     Raises `UsageError` (no such folder, symbolic links, special files), `LimitExceeded`, `EnvironmentFailure`.
     """
     _check_folder(folder)
+    check_weights_size(folder)
     files = model_files(folder)
     budget = MAX_TOTAL_BYTES
     weights = _read_weights(folder, files, budget)
@@ -177,6 +179,17 @@ def _check_folder(folder: Path) -> None:
             raise UsageError(f"{folder}: not a folder; give the folder of a released model")
     except (OSError, ValueError) as error:
         raise UsageError(f"{str(folder)[:200]}: cannot be a path: {error}") from None
+
+
+def check_weights_size(folder: Path) -> None:
+    """Refuse weights over the cap before anything is hashed: a sparse file of any size costs its sender nothing.
+
+    Raises `LimitExceeded`.
+    """
+    path = folder / WEIGHTS_FILE
+    size = os.lstat(path).st_size if path.is_file() else 0
+    if size > MAX_TOTAL_BYTES:
+        raise LimitExceeded(f"{path}: {size} bytes, more than the limit of {MAX_TOTAL_BYTES}")
 
 
 def _read_weights(folder: Path, files: list[ModelFile], budget: int) -> bytes | None:

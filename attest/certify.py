@@ -22,6 +22,7 @@ from attest.bundle import (
     WEIGHTS_FILE,
     ReleaseBundle,
     SigstoreBundle,
+    check_weights_size,
     join_lines,
     read_release,
     split_lines,
@@ -35,6 +36,7 @@ from attest.verdict.verify import verify
 from pot.audit.audit import AuditResult
 from pot.canonical import MAX_LINE_BYTES, read_file, sha256_hex, write_file
 from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
+from pot.commitments.hashing import DIGEST_BYTES
 from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
 from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
 from pot.errors import Malformed, PotError, Refused, UsageError
@@ -116,6 +118,7 @@ def certify(
     folder's name if left out. Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
     """
     precommit, transcript, chain = _load_run(run_dir)
+    check_weights_size(model_dir)
     files = model_files(model_dir)
     draft = _Draft()
     parents = _add_parent(draft, precommit, parent)
@@ -259,8 +262,10 @@ def _exclusion_claim(draft: _Draft, path: Path, commitments: Sequence[Path], pre
         raise Refused(f"{path}: proves against {header.training_sha256}, which this run did not commit to")
     found = _find_commitment(header.exclusion_sha256, [path.parent, *commitments])
     commitment = read_file(found, limit=_MAX_COMMITMENT_BYTES)
-    DatasetCommitment.from_bytes(commitment, what=str(found))
+    count = int(DatasetCommitment.from_bytes(commitment, what=str(found)).records.count)
     digests = read_file(found.with_suffix(".digests"), limit=MAX_DIGESTS_BYTES)
+    if len(digests) != DIGEST_BYTES * count:
+        raise Malformed(f"{found.with_suffix('.digests')}: {len(digests)} bytes, not the digests of {count} records")
     return {
         "type": "dataset-exclusion",
         "name": found.stem,

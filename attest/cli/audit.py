@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from attest.cli.outputs import check_outputs, run_files
 from attest.cli.terminal import clean, say
 
 if TYPE_CHECKING:
@@ -43,16 +44,24 @@ def audit(
     Example: pot audit run --challenge challenge.json --data train.jsonl --code . --key auditor.pem --out audit.jsonl
     """
     from attest.certify import sign_audit
+    from attest.trust.keys import PrivateKey
     from pot.audit.audit import audit as run_audit
     from pot.audit.challenge import Challenge
     from pot.audit.sandbox import Limits
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
+    from pot.errors import UsageError
     from pot.recording.precommit import SeedNonce
 
     question = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
     issued = None
     if seed_nonce is not None:
         issued = SeedNonce.from_bytes(read_file(seed_nonce, limit=4096), what=str(seed_nonce))
+    signer = PrivateKey.load(key)  # a key that cannot sign is found out before the replay, not after it
+    for folder in hide:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; it was given to be hidden from the program")
+    given = [path for path in (challenge, key, seed_nonce, *data) if path is not None and path.is_file()]
+    check_outputs([out], reads=[*given, *run_files(run)])
     result = run_audit(
         run,
         question,
@@ -64,7 +73,7 @@ def audit(
         hidden=[*hide, key],  # the program is the prover's: it must not read the auditor's key
         workers=workers,
     )
-    write_file(out, sign_audit(result, key))
+    write_file(out, sign_audit(result, signer))
     typer.echo(result.to_bytes().decode() if as_json else "\n".join(map(clean, _lines(result))))
     outcomes = {unit.outcome for unit in result.replays}
     if (

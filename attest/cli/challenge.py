@@ -11,6 +11,7 @@ from pathlib import Path
 
 import typer
 
+from attest.cli.outputs import check_outputs, run_files
 from attest.cli.terminal import clean, say
 
 __all__ = ["register"]
@@ -47,6 +48,7 @@ def new(
 
     if unit not in ("segment", "step"):
         raise UsageError(f"--unit {unit}: must be segment or step")
+    check_outputs([out], reads=run_files(run))
     precommit, transcript, chain = load_run(run)
     population = len(chain.segments) if unit == "segment" else int(precommit.steps)
     challenge = new_challenge(
@@ -92,7 +94,7 @@ def seed(
     document = Precommit.from_bytes(read_file(precommit, limit=MAX_PRECOMMIT_BYTES), what=str(precommit))
     if document.seed_source != "verifier":
         raise UsageError(f"{precommit}: this run took a nonce of its own; start it with nonce='verifier'")
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UsageError(f"{out}: exists already; a second nonce for one pre-commitment would be a choice of seeds")
     value = {
         "version": "pot/seed-nonce/v1",

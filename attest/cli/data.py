@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from attest.cli.outputs import check_outputs
 from attest.cli.terminal import clean, say
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def commit(
     from pot.data.commit import commit as commit_data
     from pot.data.commit import digests_path, write_committed
 
-    _keep(paths, [out, digests_path(out)])
+    check_outputs([out, digests_path(out)], reads=paths)
     with _bar("reading") as progress:
         committed = commit_data(paths, view, "exclusion" if as_exclusion else "training", workers, progress)
     write_committed(committed, out)
@@ -107,7 +108,7 @@ def exclude(
     from pot.data.exclude import Overlap
     from pot.data.exclude import exclude as exclude_data
 
-    _keep([training, digests_path(training), exclusion, digests_path(exclusion)], [out])
+    check_outputs([out], reads=[training, digests_path(training), exclusion, digests_path(exclusion)])
     with _bar("reading commitments"):
         d, x = load_committed(training), load_committed(exclusion)
     with _bar("looking for X"):
@@ -174,16 +175,6 @@ def _print(as_json: bool, value: dict[str, Any], lines: list[str]) -> None:
         typer.echo(json.dumps(value, sort_keys=True))
     else:
         typer.echo("\n".join(clean(line) for line in lines))
-
-
-def _keep(sources: list[Path], targets: list[Path]) -> None:
-    """Refuse to write over what is read."""
-    from pot.errors import UsageError
-
-    taken = {source.absolute() for source in sources}
-    for target in targets:
-        if target.absolute() in taken:
-            raise UsageError(f"{target}: would be written over, but it is also read; choose another --out")
 
 
 @contextmanager

@@ -52,6 +52,8 @@ _INTERNAL: Final = 70
 _ENVIRONMENT: Final = 4
 _USAGE: Final = 2
 _INTERRUPTED: Final = 130
+_MAX_SENTENCE: Final = 1500
+_KEPT: Final = 600
 
 
 def run() -> NoReturn:
@@ -78,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return _dispatch(arguments)
     except PotError as error:
         _trace()
-        say(f"pot: {error}")
+        say(f"pot: {_short(str(error))}")
         return error.exit_code
     except KeyboardInterrupt:
         say("pot: interrupted")
@@ -211,6 +213,11 @@ def _environment_sentence(error: OSError | MemoryError) -> str:
         return "out of memory; close other programs or use a machine with more"
     where = f"{error.filename}: " if error.filename else ""
     return f"{where}{error.strerror or error}; check the disk, the permissions and the limits of this process"
+
+
+def _short(sentence: str) -> str:
+    """What a document or a name brings into a sentence may be long; what is wrong stands at its ends."""
+    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_KEPT]} ... {sentence[-_KEPT:]}"
 
 
 def _trace() -> None:

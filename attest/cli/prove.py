@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from attest.cli.outputs import check_outputs
 from attest.cli.terminal import clean, say
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ def prove(
     from pot.audit.audit import load_run
     from pot.zk.kit import open_kit
 
+    if not dry_run:
+        check_outputs([out], folder=True)
     precommit, transcript, chain = load_run(run)
     numbers = _numbers(challenge, steps, precommit.sha256(), transcript.sha256(), chain)
     opened = open_kit(kit)

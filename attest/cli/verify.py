@@ -12,6 +12,7 @@ from typing import Annotated
 
 import typer
 
+from attest.cli.outputs import check_outputs
 from attest.cli.terminal import say
 
 __all__ = ["register"]
@@ -37,7 +38,12 @@ def verify(
     from attest.export.text import render_text
     from attest.verdict.policy import load_policy
     from attest.verdict.verify import verify as judge
+    from pot.errors import UsageError
 
+    if report is not None:
+        check_outputs([report], reads=[model, *([policy] if policy is not None else [])])
+        if model.resolve() in report.resolve().parents:
+            raise UsageError(f"{report}: lies in the model's folder, where it would count as a file of the model")
     rules = load_policy(policy) if policy is not None else None
     result = judge(read_release(model), rules)
     if report is not None:

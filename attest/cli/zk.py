@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from attest.cli.outputs import check_outputs
 from attest.cli.terminal import clean, say
 
 __all__ = ["app", "register"]
@@ -42,15 +43,18 @@ def setup(
 
     Example: pot zk setup --out kit
     """
+    import shutil
+
     from pot.canonical import read_file
-    from pot.errors import UsageError
+    from pot.errors import Malformed, UsageError
     from pot.zk.engine import EzklEngine
     from pot.zk.kit import build_kit
     from pot.zk.spec import CircuitSpec
-    from pot.zk.srs import MAX_SRS_BYTES, make_srs
+    from pot.zk.srs import MAX_SRS_BYTES, make_srs, srs_logrows
 
-    if out.exists():
+    if out.exists() or out.is_symlink():
         raise UsageError(f"{out}: exists already; name a new folder")
+    check_outputs([out], folder=True)
     spec = CircuitSpec.digits(rate_shift=rate_shift)
     engine = EzklEngine()
     if srs is None:
@@ -58,8 +62,18 @@ def setup(
         reference = make_srs(engine, spec.logrows)
     else:
         reference = read_file(srs, limit=MAX_SRS_BYTES)
+        try:
+            rows = srs_logrows(reference)
+        except Malformed as error:
+            raise Malformed(f"{srs}: {error}") from None
+        if rows != spec.logrows:
+            raise UsageError(f"{srs}: made for 2^{rows} rows, the circuit has 2^{spec.logrows}")
     say("making the circuit and its keys")
-    kit = build_kit(spec, reference, out, engine)
+    try:
+        kit = build_kit(spec, reference, out, engine)
+    except BaseException:
+        shutil.rmtree(out, ignore_errors=True)  # half a kit is none
+        raise
     value = {
         "circuit_sha256": kit.circuit.sha256(),
         "srs_sha256": kit.circuit.srs_sha256,

@@ -132,16 +132,20 @@ class PrivateKey:
         for target in (path, public):
             if target.is_symlink() or target.exists():
                 raise UsageError(f"{target}: exists already; a key is never overwritten, choose another name")
+        made: list[Path] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             for target, data, mode in ((path, self.pem(), 0o600), (public, self.public.pem(), 0o644)):
                 # O_EXCL: also a file that appears meanwhile, or a link that somebody planted, is not written through
                 handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+                made.append(target)
                 with os.fdopen(handle, "wb") as stream:
                     stream.write(data)
                     stream.flush()
                     os.fsync(stream.fileno())
         except OSError as error:
+            for target in made:  # half a key is none
+                target.unlink(missing_ok=True)
             raise EnvironmentFailure(f"{path}: the key cannot be written: {error.strerror or error}") from None
         return public
 

@@ -132,7 +132,7 @@ def shard_files(paths: list[Path], container: Container) -> list[tuple[str, Path
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{str(paths[0])[:256]}: cannot be used as a path: {reason}") from None
     if not found:
-        raise UsageError("no file to read records from: the folder is empty")
+        raise UsageError(f"{paths[0] if paths else 'data'}: holds no file to read records from")
     if len(found) > MAX_SHARDS:
         raise LimitExceeded(f"{len(found)} files, more than the limit of {MAX_SHARDS}; join small files into .jsonl")
     seen: set[str] = set()

@@ -94,14 +94,18 @@ def build_kit(spec: CircuitSpec, srs: bytes, folder: Path, engine: Engine) -> Pr
 
 def open_kit(folder: Path) -> ProvingKit:
     """Open a folder made by `build_kit`; digests are checked. Raises `Malformed`, `Refused`, `UsageError`."""
-    document = read_file(folder / "circuit.json", limit=MAX_SETTINGS_BYTES)
+    place = folder / "circuit.json"
+    document = read_file(place, limit=MAX_SETTINGS_BYTES)
     verifying = VerifyingKit(
-        circuit=Circuit.from_bytes(document, what="circuit.json"),
+        circuit=Circuit.from_bytes(document, what=str(place)),
         settings=read_file(folder / "settings.json", limit=MAX_SETTINGS_BYTES),
         verifying_key=read_file(folder / "vk", limit=MAX_KEY_BYTES),
         srs=read_file(folder / "srs", limit=MAX_SRS_BYTES),
     )
-    verifying.check()
+    try:
+        verifying.check()
+    except Refused as error:
+        raise Refused(f"{folder}: {error}") from None
     return ProvingKit(verifying, folder)
 
 

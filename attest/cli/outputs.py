@@ -1,0 +1,61 @@
+"""What a command writes: never over what it reads, and found out to be impossible before the work, not after it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+__all__ = ["check_outputs", "run_files"]
+
+
+def run_files(run: Path) -> list[Path]:
+    """The files of a run directory that a run cannot do without."""
+    return [run / name for name in ("precommit.json", "transcript.jsonl", "nonce.json")]
+
+
+def check_outputs(targets: Sequence[Path], *, reads: Sequence[Path] = (), folder: bool = False) -> None:
+    """Refuse targets that cannot be written, or that are also read; leaves nothing behind.
+
+    `reads`: files, and folders whose present files are all taken as read. `folder`: the targets are folders to put
+    files into. Raises `UsageError`, `EnvironmentFailure`.
+    """
+    for target in targets:
+        _check_kind(target, folder)
+        _check_unread(target, reads)
+        _try(target if folder else target.parent)
+
+
+def _check_kind(target: Path, folder: bool) -> None:
+    from pot.errors import UsageError
+
+    if not target.exists():
+        return
+    if folder and not target.is_dir():
+        raise UsageError(f"{target}: is not a folder; name one to write into")
+    if not folder and not target.is_file():
+        kind = "a folder" if target.is_dir() else "a device or a pipe"
+        raise UsageError(f"{target}: is {kind}; name a file to be written")
+
+
+def _check_unread(target: Path, reads: Sequence[Path]) -> None:
+    from pot.errors import UsageError
+
+    place = target.resolve()
+    for source in reads:
+        taken = source.resolve()
+        if place == taken or (source.is_dir() and taken in place.parents and place.is_file()):
+            raise UsageError(f"{target}: would be written over, but it is also read; choose another name")
+
+
+def _try(folder: Path) -> None:
+    """Whether a file can be made there, found by making one that has no name."""
+    from pot.errors import EnvironmentFailure
+
+    while not folder.exists() and folder != folder.parent:  # what is missing is made later
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return
+    except OSError as error:
+        raise EnvironmentFailure(f"{folder}: nothing can be written there: {error.strerror or error}") from None
