@@ -72,6 +72,9 @@ def verify(
         case = examiner.examine(certified, at_hand=True)  # 2 to 14
         judged.append(_decide(case, policy))  # 15
     judged.sort(key=lambda item: _ORDER[item.verdict])
+    strangers = [c for c in collection.certificates.values() if c.signer is None]
+    if judged and not candidates and any(c.statement.subject_sha256 == found for c in strangers):
+        judged[0].reason += "; a certificate about these very files is there, but no accepted developer signed it"
     frame = Frame(release, policy, collection, found, time)
     return report_of(frame, judged) if judged else report_without_certificate(frame)
 
