@@ -35,6 +35,7 @@ __all__ = [
     "Document",
     "Hex32",
     "canonical_bytes",
+    "check_target",
     "derive",
     "parse",
     "parse_canonical",
@@ -245,15 +246,27 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
 
 
+def check_target(path: Path) -> None:
+    """Refuse a path that a file cannot be renamed to without taking something else away: a link, a folder, a device.
+
+    Raises `UsageError`.
+    """
+    if not path.name:
+        raise UsageError(f"{path}: is a folder; name a file to be written")
+    if path.is_symlink():
+        raise UsageError(f"{path}: is a symbolic link; name the file itself")
+    if path.exists() and not path.is_file():
+        what = "a folder" if path.is_dir() else "a device or a pipe"
+        raise UsageError(f"{path}: is {what}; name a file to be written")
+
+
 def write_file(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """Write atomically: a temporary file beside `path`, fsync, rename.
 
-    Raises `UsageError` where a folder, a device or a pipe has that name, `EnvironmentFailure` (I/O).
+    Raises `UsageError` where a folder, a link, a device or a pipe has that name, `EnvironmentFailure` (I/O).
     """
     try:
-        if path.exists() and not path.is_file():  # renaming over a device would take it away from the machine
-            what = "a folder" if path.is_dir() else "a device or a pipe"
-            raise UsageError(f"{path}: is {what}; name a file to be written")
+        check_target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:

@@ -62,7 +62,8 @@ def commit(
     from pot.data.commit import commit as commit_data
     from pot.data.commit import digests_path, write_committed
 
-    check_outputs([out, digests_path(out)], reads=paths)
+    check_outputs([out], reads=paths)
+    check_outputs([digests_path(out)], reads=paths)
     with _bar("reading") as progress:
         committed = commit_data(paths, view, "exclusion" if as_exclusion else "training", workers, progress)
     write_committed(committed, out)

@@ -23,19 +23,17 @@ def check_outputs(targets: Sequence[Path], *, reads: Sequence[Path] = (), folder
     for target in targets:
         _check_kind(target, folder)
         _check_unread(target, reads)
-        _try(target if folder else target.parent)
+        _try(target, target if folder else target.parent)
 
 
 def _check_kind(target: Path, folder: bool) -> None:
+    from pot.canonical import check_target
     from pot.errors import UsageError
 
-    if not target.exists():
-        return
-    if folder and not target.is_dir():
+    if not folder:
+        check_target(target)
+    elif target.is_symlink() or (target.exists() and not target.is_dir()):
         raise UsageError(f"{target}: is not a folder; name one to write into")
-    if not folder and not target.is_file():
-        kind = "a folder" if target.is_dir() else "a device or a pipe"
-        raise UsageError(f"{target}: is {kind}; name a file to be written")
 
 
 def _check_unread(target: Path, reads: Sequence[Path]) -> None:
@@ -48,8 +46,8 @@ def _check_unread(target: Path, reads: Sequence[Path]) -> None:
             raise UsageError(f"{target}: would be written over, but it is also read; choose another name")
 
 
-def _try(folder: Path) -> None:
-    """Whether a file can be made there, found by making one that has no name."""
+def _try(target: Path, folder: Path) -> None:
+    """Whether a file can be made in the folder, found by making one that has no name."""
     from pot.errors import EnvironmentFailure
 
     while not folder.exists() and folder != folder.parent:  # what is missing is made later
@@ -58,4 +56,4 @@ def _try(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             return
     except OSError as error:
-        raise EnvironmentFailure(f"{folder}: nothing can be written there: {error.strerror or error}") from None
+        raise EnvironmentFailure(f"{target}: cannot be written: {error.strerror or error}") from None

@@ -128,6 +128,8 @@ class PrivateKey:
 
         Returns the path of the public key. Raises `UsageError`, `EnvironmentFailure`.
         """
+        if not path.name:
+            raise UsageError(f"{path}: is a folder; name a file for the key")
         public = path.with_name(path.name + ".pub")
         for target in (path, public):
             if target.is_symlink() or target.exists():

@@ -84,7 +84,7 @@ def test_a_sparse_giant_costs_nothing(tmp_path: Path) -> None:
         read_file(tmp_path / "f", limit=1 << 20)
 
 
-@pytest.mark.parametrize("what", ["pipe", "folder", "link to a device"])
+@pytest.mark.parametrize("what", ["pipe", "folder", "link to a device", "link to a file", "link to nothing"])
 def test_writing_never_replaces_what_is_no_file(tmp_path: Path, what: str) -> None:
     path = tmp_path / "p"
     if what == "pipe":
@@ -92,9 +92,9 @@ def test_writing_never_replaces_what_is_no_file(tmp_path: Path, what: str) -> No
     elif what == "folder":
         path.mkdir()
     else:
-        path.symlink_to("/dev/null")
+        path.symlink_to({"link to a device": "/dev/null", "link to a file": "/etc/hostname"}.get(what, "nothing"))
     before = os.lstat(path)
-    with pytest.raises(UsageError, match="name a file"):
+    with pytest.raises(UsageError, match="name (a|the) file"):
         write_file(path, b"x")
     assert os.lstat(path).st_ino == before.st_ino
     assert os.listdir(tmp_path) == ["p"]
