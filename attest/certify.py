@@ -32,6 +32,7 @@ from attest.predicate import AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCe
 from attest.statement import Statement, make_statement
 from attest.trust.keys import PrivateKey
 from attest.verdict.codes import CODES
+from attest.verdict.findings import Finding
 from attest.verdict.verify import verify
 from pot.audit.audit import AuditResult
 from pot.canonical import MAX_LINE_BYTES, read_file, sha256_hex, write_file
@@ -349,10 +350,14 @@ def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: _Draft, line: 
     release = ReleaseBundle(model_dir.name, tuple(files), weights, (line, *draft.lines), draft.objects)
     for finding in verify(release, None).findings:
         if finding.status == "failed":
-            raise Refused(f"the certificate would be denied, nothing is written: {finding.code}: {finding.detail}")
+            raise Refused(f"{model_dir}: the certificate would be denied, nothing is written: {_words(finding)}")
         blocked = finding.status == "not_checked" and CODES[finding.code].blocks and finding.code not in _FOR_POLICIES
         if blocked:
-            raise Refused(f"the certificate would be incomplete, nothing is written: {finding.code}: {finding.detail}")
+            raise Refused(f"{model_dir}: the certificate would be incomplete, nothing is written: {_words(finding)}")
+
+
+def _words(finding: Finding) -> str:
+    return f"{finding.code}: {finding.subject}: {finding.detail}"
 
 
 def _write(model_dir: Path, draft: _Draft, line: bytes) -> None:

@@ -49,7 +49,7 @@ MAX_INTEGER: Final = 2**53  # RFC 8785 3.2.2.3: beyond it, readers that use doub
 MAX_LINE_BYTES: Final = 1 << 20  # one line of claims.jsonl or transcript.jsonl
 MAX_DOCUMENT_BYTES: Final = 16 << 20  # one JSON document: commitment, set proof header, report
 
-_CHUNK: Final = 16 << 20
+_CHUNK: Final = 1 << 20
 
 Hex32 = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{64}\z")]
 """A 32-byte digest, lowercase hex; the field's name carries the algorithm."""
@@ -226,13 +226,14 @@ def read_file(path: Path, *, limit: int, what: str | None = None) -> bytes:
         if not path.is_file():
             raise UsageError(f"{name}: not a regular file")
         with open(path, "rb", opener=_open_at_once) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+            status = os.fstat(stream.fileno())
+            if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"{name}: not a regular file")
-            chunks, left = [], limit + 1  # what the system says of its size is not believed, nor the cap allocated
-            while left > 0 and (chunk := stream.read(min(left, _CHUNK))):
-                chunks.append(chunk)
-                left -= len(chunk)
-            data = b"".join(chunks)
+            if status.st_size > limit:
+                raise LimitExceeded(f"{name}: more than the limit of {limit} bytes")
+            data = stream.read(status.st_size + 1)
+            while len(data) <= limit and (more := stream.read(_CHUNK)):  # it grows, or the system said 0, as of /proc
+                data += more
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise EnvironmentFailure(f"{name}: cannot be read: {reason}") from None

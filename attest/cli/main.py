@@ -80,7 +80,7 @@ def main(arguments: list[str]) -> int:
         return _dispatch(arguments)
     except PotError as error:
         _trace()
-        say(f"pot: {_short(str(error))}")
+        _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         say("pot: interrupted")
@@ -91,7 +91,7 @@ def main(arguments: list[str]) -> int:
         return _after_system_exit(error)
     except (OSError, MemoryError) as error:
         _trace()
-        say(f"pot: {_environment_sentence(error)}")
+        _complain(_environment_sentence(error))
         return _ENVIRONMENT
     except BaseException as error:  # a Rust panic reaches Python as a BaseException that is no Exception
         _trace()
@@ -154,7 +154,7 @@ def _dispatch(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help of the group
             print(error.format_message(), file=sys.stderr)  # noqa: T201
         else:
-            say(f"pot: {error.format_message().rstrip('.')}; see '{path} --help'")
+            _complain(f"{error.format_message().rstrip('.')}; see '{path} --help'")
         return _USAGE
     return result if type(result) is int else 0  # not standalone: `typer.Exit(n)` comes back as the number n
 
@@ -215,9 +215,10 @@ def _environment_sentence(error: OSError | MemoryError) -> str:
     return f"{where}{error.strerror or error}; check the disk, the permissions and the limits of this process"
 
 
-def _short(sentence: str) -> str:
-    """What a document or a name brings into a sentence may be long; what is wrong stands at its ends."""
-    return sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_KEPT]} ... {sentence[-_KEPT:]}"
+def _complain(sentence: str) -> None:
+    """Say what is wrong; what a document or a name brings into the sentence may be long, its ends say enough."""
+    short = sentence if len(sentence) <= _MAX_SENTENCE else f"{sentence[:_KEPT]} ... {sentence[-_KEPT:]}"
+    say(f"pot: {short}")
 
 
 def _trace() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -39,11 +40,16 @@ def _check_kind(target: Path, folder: bool) -> None:
 def _check_unread(target: Path, reads: Sequence[Path]) -> None:
     from pot.errors import UsageError
 
-    place = target.resolve()
+    place = _real(target)
     for source in reads:
-        taken = source.resolve()
+        taken = _real(source)
         if place == taken or (source.is_dir() and taken in place.parents and place.is_file()):
             raise UsageError(f"{target}: would be written over, but it is also read; choose another name")
+
+
+def _real(path: Path) -> Path:
+    """The path behind links; unlike `Path.resolve` it takes links that lead to themselves."""
+    return Path(os.path.realpath(path))
 
 
 def _try(target: Path, folder: Path) -> None:

@@ -7,6 +7,7 @@ Shows / does not show: see `attest.verdict.verify` and the report itself.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,7 @@ def verify(
 
     if report is not None:
         check_outputs([report], reads=[model, *([policy] if policy is not None else [])])
-        if model.resolve() in report.resolve().parents:
+        if Path(os.path.realpath(model)) in Path(os.path.realpath(report)).parents:
             raise UsageError(f"{report}: lies in the model's folder, where it would count as a file of the model")
     rules = load_policy(policy) if policy is not None else None
     result = judge(read_release(model), rules)

@@ -114,7 +114,9 @@ def _walk(folder: Path, prefix: str, ignore: frozenset[str], found: list[str], d
             path = prefix + entry.name
             _check_name(path)
             if entry.is_symlink():
-                raise UsageError(f"{path}: is a symbolic link; the folder must hold the files themselves")
+                raise UsageError(
+                    f"{folder / entry.name}: is a symbolic link; the folder must hold the files themselves"
+                )
             if entry.is_dir(follow_symlinks=False):
                 _walk(folder / entry.name, path + "/", ignore, found, depth + 1)
             elif entry.is_file(follow_symlinks=False):
@@ -122,7 +124,7 @@ def _walk(folder: Path, prefix: str, ignore: frozenset[str], found: list[str], d
                 if len(found) > MAX_FILES:
                     raise LimitExceeded(f"{folder}: more than {MAX_FILES} files")
             else:
-                raise UsageError(f"{path}: neither a file nor a folder")
+                raise UsageError(f"{folder / entry.name}: neither a file nor a folder")
 
 
 def _check_name(path: str) -> None:
@@ -141,7 +143,7 @@ def _hash(folder: Path, path: str) -> ModelFile:
     handle = os.open(folder / path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     with os.fdopen(handle, "rb") as stream:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise UsageError(f"{path}: not a regular file")
+            raise UsageError(f"{folder / path}: not a regular file")
         sha256, size = hashlib.sha256(), 0
         while chunk := stream.read(_CHUNK):
             sha256.update(chunk)

@@ -127,12 +127,15 @@ def shard_files(paths: list[Path], container: Container) -> list[tuple[str, Path
     found: list[tuple[str, Path]] = []
     try:
         for path in paths:
-            found += _expand(path)
+            files = _expand(path)
+            if not files:
+                raise UsageError(f"{path}: holds no file to read records from")
+            found += files
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise UsageError(f"{str(paths[0])[:256]}: cannot be used as a path: {reason}") from None
     if not found:
-        raise UsageError(f"{paths[0] if paths else 'data'}: holds no file to read records from")
+        raise UsageError("no file to read records from was given")
     if len(found) > MAX_SHARDS:
         raise LimitExceeded(f"{len(found)} files, more than the limit of {MAX_SHARDS}; join small files into .jsonl")
     seen: set[str] = set()

@@ -283,11 +283,20 @@ def test_the_page_stands_alone(page: str) -> None:
     assert "default-src 'none'" in html.unescape(page)
 
 
-def test_text_json_and_page_agree(demo_folder: Path, reported: dict[str, Any]) -> None:
+def test_the_demo_s_page_is_that_of_its_release(demo_told: Any, reported: dict[str, Any]) -> None:
+    found = Page((demo_told.folder / "report.html").read_text(encoding="utf-8")).text
+    for claim in reported["claims"]:
+        assert claim["type"] in found
+    assert reported["model"]["model_sha256"] in found
+    assert reported["certificate"]["certificate_sha256"] in found
+
+
+def test_text_json_and_page_agree(demo_folder: Path, reported: dict[str, Any], tmp_path: Path) -> None:
     """Every claim, level, digest, step and sentence of the report is on the page and in the text."""
-    text = pot("verify", "release", "--policy", "policy.yaml", cwd=demo_folder).stdout
+    words = ("verify", "release", "--policy", "policy.yaml", "--report", str(tmp_path / "report.html"))
+    text = pot(*words, cwd=demo_folder).stdout
     assert text.splitlines()[0] == "PASS  release"
-    on_page = Page((demo_folder / "report.html").read_text(encoding="utf-8")).text
+    on_page = Page((tmp_path / "report.html").read_text(encoding="utf-8")).text
     assert " PASS " in on_page
     assert "DENY" not in on_page
     for kind, count in CLAIMS:
