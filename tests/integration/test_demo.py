@@ -317,7 +317,7 @@ def test_text_json_and_page_agree(demo_folder: Path, reported: dict[str, Any], t
         assert digest in on_page
     assert reported["policy"]["policy_sha256"] in on_page
     for sentence in (
-        [reported["reason"], reported["certificate"]["signer"]]
+        [reported["reason"].split(", and ")[1], reported["certificate"]["signer"]]
         + [item["detail"] for item in reported["policy"]["requirements"]]
         + [item["model"] for item in reported["lineage"]]
         + [item["summary"] for item in reported["steps"]]
@@ -331,3 +331,19 @@ def test_text_json_and_page_agree(demo_folder: Path, reported: dict[str, Any], t
 
 def squeezed(text: str) -> str:
     return re.sub(r"\s+", " ", text)
+
+
+@pytest.mark.parametrize("name", ["weight-bit", "step-proof"])
+def test_the_page_of_a_forgery_says_why(
+    demo_folder: Path, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "report.html"
+    words = ["verify", str(demo_folder / "forged" / name), "--policy", str(demo_folder / "policy.yaml"), "--json"]
+    capsys.readouterr()
+    assert main([*words, "--report", str(place)]) in (1, 3)
+    report = json.loads(capsys.readouterr().out)
+    found = Page(place.read_text(encoding="utf-8"))
+    assert squeezed(report["reason"]) in found.text
+    assert report["verdict"] in found.text.split()
+    assert "PASS" not in found.text.split()
+    assert found.reaching == []
