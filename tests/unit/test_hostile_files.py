@@ -94,7 +94,7 @@ def test_writing_never_replaces_what_is_no_file(tmp_path: Path, what: str) -> No
     else:
         path.symlink_to({"link to a device": "/dev/null", "link to a file": "/etc/hostname"}.get(what, "nothing"))
     before = os.lstat(path)
-    with pytest.raises(UsageError, match="name (a|the) file"):
+    with pytest.raises(UsageError, match=r"name (a|the) file"):
         write_file(path, b"x")
     assert os.lstat(path).st_ino == before.st_ino
     assert os.listdir(tmp_path) == ["p"]
