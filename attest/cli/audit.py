@@ -47,10 +47,11 @@ def audit(
     from attest.trust.keys import PrivateKey
     from pot.audit.audit import audit as run_audit
     from pot.audit.challenge import Challenge
-    from pot.audit.sandbox import Limits
+    from pot.audit.sandbox import Limits, isolation
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
     from pot.errors import UsageError
-    from pot.recording.precommit import SeedNonce
+    from pot.recording.begin import PRECOMMIT_FILE
+    from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, other_inputs
 
     question = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
     issued = None
@@ -62,6 +63,13 @@ def audit(
             raise UsageError(f"{folder}: no such folder; it was given to be hidden from the program")
     given = [path for path in (challenge, key, seed_nonce, *data) if path is not None and path.is_file()]
     check_outputs([out], reads=[*given, *run_files(run)])
+    if isolation() != "full":
+        say(
+            f"isolation {isolation()}: this machine cannot hide the run directory and your key from the program;"
+            " stop now unless you trust the trainer"
+        )
+    path = run / PRECOMMIT_FILE
+    inputs = other_inputs(Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path)))
     result = run_audit(
         run,
         question,
@@ -74,7 +82,7 @@ def audit(
         workers=workers,
     )
     write_file(out, sign_audit(result, signer))
-    typer.echo(result.to_bytes().decode() if as_json else "\n".join(map(clean, _lines(result))))
+    typer.echo(result.to_bytes().decode() if as_json else "\n".join(map(clean, _lines(result, inputs))))
     outcomes = {unit.outcome for unit in result.replays}
     if (
         outcomes & {"MISMATCH", "REFUSED"}
@@ -87,7 +95,7 @@ def audit(
         raise typer.Exit(3)
 
 
-def _lines(result: AuditResult) -> list[str]:
+def _lines(result: AuditResult, inputs: list[str]) -> list[str]:
     counted = [unit.outcome for unit in result.replays]
     lines = [
         f"{len(counted)} of {result.challenge.population} {result.challenge.unit}s replayed: "
@@ -97,6 +105,7 @@ def _lines(result: AuditResult) -> list[str]:
         f"points         {result.points}",
         f"isolation      {result.isolation}",
     ]
+    lines += [f"input          {path}: holds no committed records; read it, it may hold the answer" for path in inputs]
     return lines + [
         f"{unit.outcome.lower()}: {unit.unit_number}: {unit.detail}" for unit in result.replays if unit.detail
     ]

@@ -40,6 +40,8 @@ def status(
         typer.echo(f"transcript  sha256 {facts['transcript_sha256']}, {facts['events']} lines")
         typer.echo(f"segments    {facts['segments']}, {facts['dropped']} steps repeated after interruptions")
         typer.echo(f"precommit   sha256 {facts['precommit_sha256']}, seed from {facts['seed_source']}")
+        for path in facts["other_inputs"]:
+            typer.echo(clean(f"input       {path}: holds no committed records; nothing shows what the program takes"))
         for fork in facts["forks"]:
             typer.echo(f"fork        line {fork['index']}: back to step {fork['step']} from step {fork['abandoned']}")
         for problem in problems:
@@ -86,7 +88,7 @@ def show(
 def _facts(run: Path) -> dict[str, Any]:
     from pot.canonical import read_file
     from pot.recording.begin import PRECOMMIT_FILE
-    from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
+    from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, other_inputs
     from pot.recording.transcript import CheckpointEvent, StepEvent, check_chain, load_transcript
 
     path = run / PRECOMMIT_FILE
@@ -110,4 +112,5 @@ def _facts(run: Path) -> dict[str, Any]:
         "transcript_sha256": transcript.sha256(),
         "seed_source": precommit.seed_source,
         "semantics": precommit.semantics,
+        "other_inputs": other_inputs(precommit),
     }

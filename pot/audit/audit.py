@@ -9,6 +9,7 @@ Does not show: segments that were not chosen, beyond the challenge's arithmetic;
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -135,7 +136,7 @@ def _segment_of(challenge: Challenge, chain: ChainResult, number: int) -> int:
     """The segment that holds a chosen unit; both count from 1."""
     if challenge.unit == "segment":
         return number
-    return next(segment.index for segment in chain.segments if segment.first <= number <= segment.last)
+    return bisect_left(chain.segments, number, key=lambda segment: segment.last) + 1
 
 
 def _replay_chosen(
@@ -148,7 +149,7 @@ def _replay_chosen(
     with ThreadPoolExecutor(workers) as pool:  # threads only wait for the programs that they start
         jobs = {pool.submit(replayer.segment, chain.segments[index - 1]): index for index in wanted}
         if 1 not in wanted:
-            jobs[pool.submit(replayer.initial)] = 0
+            jobs[pool.submit(replayer.initial, chain.initial)] = 0
         for job in as_completed(jobs):
             replays[jobs[job]] = job.result()
             done += 1

@@ -1,7 +1,8 @@
 """Replay: the committed program repeats one segment from its committed start state, and the events are compared.
 
-The staging folder holds only the pre-commitment, the nonce, code and data checked by SHA-256, and the start state; the
-program (`pot.recording.replaying`) writes what came out, and every bit of it must equal the committed events.
+The staging folder holds only the pre-commitment, the nonce, code and data checked by SHA-256, and the start state,
+written anew from what its digests cover, so that no byte beside them reaches the program. The program
+(`pot.recording.replaying`) writes what came out, and every bit of it must equal the committed events.
 
 Shows: from the committed start state, code, data and environment, the committed steps give the committed end state.
 Does not show: that training happened this way historically, nor that the code is benign.
@@ -9,33 +10,35 @@ Does not show: that training happened this way historically, nor that the code i
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import tempfile
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pot.audit.sandbox import Ended, Isolation, Limits, run_limited
+from pot.audit.sandbox import Ended, Isolation, Limits, isolation, run_limited
 from pot.canonical import parse_canonical, read_file
 from pot.commitments.state import entries_from_safetensors
 from pot.errors import Malformed, PotError, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.begin import NONCE_FILE, PRECOMMIT_FILE
 from pot.recording.chain import Segment
-from pot.recording.environment import differences
+from pot.recording.environment import differences, variables
 from pot.recording.precommit import Precommit, SeedNonce
 from pot.recording.program import file_sha256
-from pot.recording.state import check_files, read_state_file
-from pot.recording.transcript import MAX_TRANSCRIPT_BYTES, CheckpointEvent, StepEvent
+from pot.recording.state import check_files, copy_checkpoint, read_state_file
+from pot.recording.transcript import CheckpointEvent, StepEvent
 
 __all__ = ["Outcome", "PointsOutcome", "Replay", "Replayer", "replay_segment"]
 
 Outcome = Literal["MATCH", "MISMATCH", "INCONCLUSIVE", "TIMEOUT", "REFUSED"]
 PointsOutcome = Literal["MATCH", "MISMATCH", "NOT_CHECKED"]
 
+_SLACK: Final = 1 << 20  # bytes that the program may write beyond what the committed segment explains
+_STEP_BYTES: Final = 4096
 _STEP_FIELDS: Final = ("step", "epoch", "position", "records", "batch_blake3", "loss")
 _ORDER_FIELDS: Final = frozenset(_STEP_FIELDS) - {"loss"}  # no environment changes these
 
@@ -72,16 +75,28 @@ class Replayer:
         self.precommit = precommit
         self.limits = limits if limits is not None else Limits()
         self._nonce = nonce
+        place = Path(tempfile.mkdtemp(prefix="pot-replay-")).resolve()
+        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         self._hidden = [run_dir, *hidden]
+        if any(place.is_relative_to(path.resolve()) for path in self._hidden):
+            raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
+        # the start of the next segment is the answer of this one: stagings lie in one folder that no program sees, and
+        # each program finds its own at `seen`
+        self._stagings, self._seen = place / "all", place / "here"
+        for folder in (self._stagings, self._seen):
+            folder.mkdir()
         self._sources: dict[str, Path] = {}
         self.inputs: dict[str, Path] = {}
         """Recorded path of each input -> the auditor's file with the same SHA-256."""
         self.missing = self._match(data, code)
         """Why nothing can be replayed; None where everything that the program needs is there."""
 
-    def initial(self) -> Replay:
-        """Run the program up to its first step; `Replay.initial` holds the state that it starts from."""
-        return self._run(0, 0, None, None)
+    def initial(self, start: CheckpointEvent | None = None) -> Replay:
+        """Run the program up to its first step; `Replay.initial` holds the state that it starts from.
+
+        `start`: the committed initial state; a program that does not seed Python's generators takes them from there.
+        """
+        return self._run(0, 0, start, None)
 
     def segment(self, segment: Segment) -> Replay:
         """Repeat the steps of a segment and compare every event and component with the committed ones."""
@@ -116,15 +131,17 @@ class Replayer:
     def _run(self, first: int, last: int, start: CheckpointEvent | None, segment: Segment | None) -> Replay:
         if self.missing is not None:
             return Replay("REFUSED", self.missing)
-        with tempfile.TemporaryDirectory(prefix="pot-replay-") as place:
-            staging = Path(place).resolve()
-            if any(staging.is_relative_to(path.resolve()) for path in self._hidden):
-                raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
-            self._stage(staging, first, start)
+        with tempfile.TemporaryDirectory(dir=self._stagings) as place:
+            staging = Path(place)
+            try:
+                self._stage(staging, first, start)
+            except PotError as error:  # a transcript whose files and digests contradict each other
+                return Replay("MISMATCH", f"the committed start state: {error}")
             command = [sys.executable, "-s", "-B", *self.precommit.program.command]
+            seen = self._seen if isolation() == "full" else staging
             ended = run_limited(
-                command, staging / "work", self._variables(staging, first, last), self.limits, self._hidden,
-                staging / "stderr",
+                ["sh", "-c", 'cd work && exec "$@"', "sh", *command], staging, self._variables(seen, first, last),
+                self.limits, [*self._hidden, self._stagings], staging / "stderr", self._seen,
             )  # fmt: skip
             return self._judge(ended, staging / "out", segment)
 
@@ -137,28 +154,24 @@ class Replayer:
         if start is not None:
             folder = staging / "run" / replaying.START_FOLDER
             folder.mkdir()
-            for file in start.files:
-                # from step 0 the program regenerates its state; only its generators' state may be asked for
-                if first > 0 or Path(file.path).name == "state.json":
-                    self._copy_start(file.path, folder / Path(file.path).name)
+            # from step 0 the program regenerates its state; only its generators' state may be asked for
+            copy_checkpoint(self.run_dir, start, folder, only_generators=first == 0)
             (staging / "run" / "start.json").write_bytes(start.to_bytes())
         for place, source in self._sources.items():
             target = staging / "work" / place
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
 
-    def _copy_start(self, place: str, target: Path) -> None:
-        source = self.run_dir / place
-        if source.is_file() and not source.is_symlink():
-            shutil.copyfile(source, target)
-
     def _variables(self, staging: Path, first: int, last: int) -> dict[str, str]:
         import pot
 
-        recorded = self.precommit.environment.get("bits")
-        variables = recorded.get("variables") if isinstance(recorded, dict) else None
+        bits = self.precommit.environment.get("bits")
+        recorded = bits.get("variables") if isinstance(bits, dict) else None
+        texts = recorded if isinstance(recorded, dict) else {}
         return {
-            **{key: value for key, value in (variables or {}).items() if isinstance(value, str)},  # type: ignore[union-attr]
+            **variables(
+                {key: value for key, value in texts.items() if isinstance(value, str)}
+            ),  # no others: LD_PRELOAD would run the prover's code before the walls stand
             "PATH": "/usr/local/bin:/usr/bin:/bin",
             "HOME": str(staging / "home"),
             "TMPDIR": str(staging / "tmp"),
@@ -176,7 +189,7 @@ class Replayer:
         if isinstance(disagreement, dict):
             return Replay("MISMATCH", str(disagreement.get("detail"))[:500], isolation=ended.isolation)
         initial, environment = _read(out / replaying.INITIAL_FILE), _read(out / replaying.ENVIRONMENT_FILE)
-        result = _read(out / replaying.RESULT_FILE)
+        result = _read(out / replaying.RESULT_FILE, _SLACK + _STEP_BYTES * len(segment.steps if segment else ()))
         if not (_digests(initial) and isinstance(environment, dict) and isinstance(result, dict)):
             return Replay(
                 "REFUSED", f"the program ended with exit code {ended.code}: {ended.last_words or 'no message'}",
@@ -209,7 +222,10 @@ class Replayer:
                 return ""
             check_files(self.run_dir, [file])
             ours = entries_from_safetensors(read_state_file(self.run_dir / file.path))
-            theirs = entries_from_safetensors(read_state_file(out / replaying.END_FOLDER / name))
+            written = out / replaying.END_FOLDER / name
+            if not written.is_file() or written.is_symlink() or written.stat().st_size > 2 * int(file.bytes) + _SLACK:
+                return ""
+            theirs = entries_from_safetensors(read_state_file(written))
         except PotError:  # without the files the component is named, the tensor is not
             return ""
         replayed = {entry.name: entry for entry in theirs}
@@ -236,12 +252,12 @@ def _files(path: Path) -> list[Path]:
     raise UsageError(f"{path}: no such file or folder; it was given as data")
 
 
-def _read(path: Path) -> Any:
-    """What the program wrote, strictly read; None where it is absent or no document of ours."""
-    if not path.is_file() or os.path.islink(path):
+def _read(path: Path, limit: int = _SLACK) -> Any:
+    """What the program wrote, strictly read; None where it is absent, too large, or no document of ours."""
+    if not path.is_file() or path.is_symlink():
         return None
     try:
-        return parse_canonical(read_file(path, limit=MAX_TRANSCRIPT_BYTES), what=path.name, limit=MAX_TRANSCRIPT_BYTES)
+        return parse_canonical(read_file(path, limit=limit), what=path.name, limit=limit)
     except (Malformed, Refused, UsageError):
         return None
 

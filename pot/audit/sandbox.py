@@ -1,9 +1,10 @@
 """Running the trainer's program for a replay: limited in time, memory and files, with nothing to copy the answer from.
 
-Where the kernel allows it, the program runs without network, in its own process space, and with the run directory
-(which holds the end states) and whatever else the auditor names, such as a key, covered by nothing. Which of these held
-is reported, because not every machine allows them. The program is the prover's code: these walls keep it from the
-answer and from harm by accident, they are no fortress; audit strangers' code on a machine that holds nothing else.
+Where the kernel allows it, the program runs without network, in its own process space, with everything but its own
+folder read-only, and with the run directory (which holds the end states) and whatever else the auditor names, such as a
+key, covered by nothing. It runs as a user without rights over these mounts, so that it cannot take the covers away.
+Which walls held is reported, because not every machine allows them. They are no fortress: the program can read what the
+auditor can read elsewhere; audit strangers' code on a machine that holds nothing else.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from pot.errors import EnvironmentFailure
 __all__ = ["Ended", "Isolation", "Limits", "isolation", "run_limited"]
 
 Isolation = Literal["full", "network", "none"]
-"""full: no network, own processes, hidden folders; network: no network; none: limits only."""
+"""full: no network, own processes, hidden folders that stay hidden; network: no network; none: limits only."""
 
 _FULL: Final = (
     "unshare",
@@ -39,12 +40,19 @@ _FULL: Final = (
 )
 _NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
 _COVER: Final = """
-n=$1; shift
+folder=$1; seen=$2; n=$3; shift 3
+mount --bind "$folder" "$seen" || exit 125
 while [ "$n" -gt 0 ]; do
   if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1"; else mount --bind /dev/null "$1"; fi || exit 125
   shift; n=$((n-1))
 done
-exec "$@"
+if [ -d /dev/shm ]; then mount -t tmpfs none /dev/shm || exit 125; fi
+while read -r _ _ _ _ point flags _; do
+  case "$point:$flags" in "$seen":* | /proc:* | /dev/shm:* | *:ro | *:ro,*) continue ;; esac
+  mount -o "remount,bind,ro${flags#rw}" "$point" 2>/dev/null
+done </proc/self/mountinfo
+cd "$seen" || exit 125
+exec unshare --user --map-root-user -- "$@"
 """
 _TAIL_BYTES: Final = 4096
 
@@ -73,7 +81,7 @@ def isolation() -> Isolation:
     if shutil.which("unshare") is None:
         return "none"
     probes: tuple[tuple[Isolation, tuple[str, ...]], ...] = (
-        ("full", (*_FULL, "sh", "-c", "mount -t tmpfs none /mnt && true")),
+        ("full", (*_FULL, "sh", "-c", "mount -t tmpfs none /mnt && exec unshare --user --map-root-user true")),
         ("network", (*_NETWORK, "true")),
     )
     for name, command in probes:
@@ -88,15 +96,17 @@ def isolation() -> Isolation:
 
 def run_limited(
     command: Sequence[str],
-    cwd: Path,
+    folder: Path,
     variables: Mapping[str, str],
     limits: Limits,
     hidden: Sequence[Path],
     errors: Path,
+    seen: Path | None = None,
 ) -> Ended:
-    """Run `command` in `cwd` with exactly `variables`; `hidden` folders and files look empty to it.
+    """Run `command` in `folder` with exactly `variables`; `hidden` folders and files look empty to it.
 
-    `errors`: file for its standard error.
+    `errors`: file for its standard error. `seen`: an existing empty folder at which the program finds `folder` if the
+    isolation is full, so that `folder` itself may lie in a hidden one.
 
     Raises `EnvironmentFailure` where it cannot be started at all.
     """
@@ -104,7 +114,8 @@ def run_limited(
     full = list(command)
     if walls == "full":
         covered = [str(path.resolve()) for path in hidden if path.exists()]
-        full = [*_FULL, "sh", "-c", _COVER, "sh", str(len(covered)), *covered, *command]
+        place = [str(folder.resolve()), str((seen or folder).resolve()), str(len(covered))]
+        full = [*_FULL, "sh", "-c", _COVER, "sh", *place, *covered, *command]
     elif walls == "network":
         full = [*_NETWORK, *command]
 
@@ -116,8 +127,8 @@ def run_limited(
     try:
         with errors.open("wb") as stream:
             process = subprocess.Popen(
-                full, cwd=cwd, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stream,
-                start_new_session=True, preexec_fn=limit,
+                full, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=stream, start_new_session=True, preexec_fn=limit,
             )  # fmt: skip
     except (OSError, subprocess.SubprocessError) as error:
         raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None

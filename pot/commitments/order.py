@@ -9,8 +9,10 @@ Does not show: that training used it; that is what replaying segments and step p
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 from blake3 import blake3
 
@@ -30,8 +32,27 @@ __all__ = [
 METHOD: Final = "feistel/1"
 ROUNDS: Final = 10
 MIN_HALF_BITS: Final = 4  # a wider network than a tiny size needs: few rounds over 2 bits are visibly uneven
-TABLE_HALF_BITS: Final = 12  # up to 4,096 values per round are remembered: 40 k integers
+TABLE_HALF_BITS: Final = 15  # up to 32,768 values per round are remembered as they come: 25 MB where all are used
+MANY: Final = 128  # positions from which on whole arrays are faster than one after the other
 MAX_ORDER_SIZE: Final = 2**48
+
+
+class _Round(dict[int, int]):
+    """One round's function, half -> half; what was asked for is remembered where the network is narrow enough."""
+
+    def __init__(self, key: bytes, number: int, half_bits: int) -> None:
+        super().__init__()
+        self._key = key
+        self._number = bytes([number])
+        self._mask = (1 << half_bits) - 1
+        self._remember = half_bits <= TABLE_HALF_BITS
+
+    def __missing__(self, half: int) -> int:
+        digest = blake3(self._number + half.to_bytes(8, "little"), key=self._key).digest(length=8)
+        value = int.from_bytes(digest, "little") & self._mask
+        if self._remember:
+            self[half] = value
+        return value
 
 
 class Permutation:
@@ -44,18 +65,16 @@ class Permutation:
         if not 1 <= size <= MAX_ORDER_SIZE:
             raise UsageError(f"order: size {size} is not between 1 and {MAX_ORDER_SIZE}")
         self.size = size
-        self._key = key
         self._half = max(MIN_HALF_BITS, ((size - 1).bit_length() + 1) // 2)
         self._mask = (1 << self._half) - 1
-        self._tables: list[dict[int, int]] = [{} for _ in range(ROUNDS)]
+        self._rounds = [_Round(key, number, self._half) for number in range(ROUNDS)]
+        self._served = 0
+        self._tables: Any = None
 
     def at(self, position: int) -> int:
         """The record that stands at `position`. Raises `UsageError` outside 0..size-1."""
         self._check(position)
-        value = self._forward(position)
-        while value >= self.size:
-            value = self._forward(value)
-        return value
+        return self._forward([position])[0]
 
     def find(self, record: int) -> int:
         """The position at which `record` stands. Raises `UsageError` outside 0..size-1."""
@@ -69,36 +88,60 @@ class Permutation:
         """The records at positions start..stop-1. Raises `UsageError` outside 0..size."""
         if not 0 <= start <= stop <= self.size:
             raise UsageError(f"order: positions {start}..{stop} are not inside 0..{self.size}")
-        return [self.at(position) for position in range(start, stop)]
+        self._served += stop - start
+        # NumPy only where the program has it: loading it adds its generator to a run's recorded state
+        worth_it = stop - start >= MANY and self._half <= TABLE_HALF_BITS and 1 << self._half < self._served
+        if worth_it and "numpy" in sys.modules:
+            return self._forward_all(start, stop)
+        return self._forward(range(start, stop))
+
+    def _forward_all(self, start: int, stop: int) -> list[int]:
+        """`_forward` for many positions at once, from whole tables: twenty times faster on large data."""
+        import numpy as np
+
+        if self._tables is None:
+            halves = range(1 << self._half)
+            self._tables = [np.array([function[half] for half in halves], dtype=np.int64) for function in self._rounds]
+        found = np.arange(start, stop, dtype=np.int64)
+        walking = np.arange(stop - start)
+        while walking.size:
+            values = found[walking]
+            left, right = values >> self._half, values & self._mask
+            for table in self._tables:
+                left, right = right, left ^ table[right]
+            found[walking] = values = left << self._half | right
+            walking = walking[values >= self.size]
+        records: list[int] = found.tolist()
+        return records
 
     def _check(self, value: int) -> None:
         if not 0 <= value < self.size:
             raise UsageError(f"order: {value} is not inside 0..{self.size - 1}")
 
-    def _round(self, number: int, half: int) -> int:
-        table = self._tables[number]
-        known = table.get(half)
-        if known is None:
-            block = bytes([number]) + half.to_bytes(8, "little")
-            known = int.from_bytes(blake3(block, key=self._key).digest(length=8), "little") & self._mask
-            if self._half <= TABLE_HALF_BITS:
-                table[half] = known
-        return known
-
-    def _forward(self, value: int) -> int:
-        left, right = value >> self._half, value & self._mask
-        for number in range(ROUNDS):
-            left, right = right, left ^ self._round(number, right)
-        return left << self._half | right
+    def _forward(self, positions: Iterable[int]) -> list[int]:
+        """The records at positions; every reader of a transcript comes here for every record, so it is one loop."""
+        rounds, half, mask, size = self._rounds, self._half, self._mask, self.size
+        found = []
+        for position in positions:
+            value = position
+            while True:
+                left, right = value >> half, value & mask
+                for function in rounds:
+                    left, right = right, left ^ function[right]
+                value = left << half | right
+                if value < size:
+                    break
+            found.append(value)
+        return found
 
     def _backward(self, value: int) -> int:
         left, right = value >> self._half, value & self._mask
-        for number in reversed(range(ROUNDS)):
-            left, right = right ^ self._round(number, left), left
+        for function in reversed(self._rounds):
+            left, right = right ^ function[left], left
         return left << self._half | right
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=4)
 def epoch_permutation(seed: bytes, size: int, epoch: int) -> Permutation:
     """The order of `size` records in epoch `epoch` (from 0) of the run with this seed. Raises `UsageError`."""
     if epoch < 0:

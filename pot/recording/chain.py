@@ -9,6 +9,7 @@ Does not show: that the states are what these steps give; replays and step proof
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -16,6 +17,7 @@ from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import COMPONENTS, json_digest, state_digest
 from pot.recording.precommit import Precommit, total_records
+from pot.recording.state import checkpoint_files
 from pot.recording.transcript import (
     ZERO_DIGEST,
     CheckpointEvent,
@@ -43,6 +45,7 @@ PROBLEMS: Final[dict[str, str]] = {
     "points": "a step does not begin at the point where the one before it ended",
     "cadence": "a checkpoint is missing, repeated, or at a step that the pre-commitment does not name",
     "components": "a checkpoint lacks a component, has an unknown one, or a cursor of another step",
+    "files": "a checkpoint lists other files than those of its components",
     "state": "a state digest does not follow from its components, step, config and previous state",
     "resume": "a resumption names a line that is not a checkpoint of this run at that step",
     "abandoned": "a step that was repeated after an interruption did not come out the same",
@@ -103,6 +106,8 @@ def cursor_value(step: int, epoch: int, position: int) -> dict[str, str]:
 
 def check_chain(transcript: Transcript, precommit: Precommit) -> ChainResult:
     """Walk the events once and collect every problem (the first hundred). Never raises for what the events say."""
+    import numpy  # noqa: F401  # with it loaded, batches of large data are computed by whole arrays
+
     walk = _Walk(precommit)
     if transcript.torn_bytes:
         walk.problem("torn", f"{transcript.torn_bytes} bytes of a last line without newline")
@@ -249,6 +254,10 @@ class _Walk:
             self.problem("components", f"step {number} has other components than the first checkpoint")
         if missing or unknown or number > self._planned:
             return False
+        wanted, found = checkpoint_files(number, names), sorted(file.path for file in event.files)
+        if len(found) != len(wanted) or any(path not in paths for path, paths in zip(found, wanted, strict=False)):
+            expected = ", ".join(min(paths) for paths in wanted)
+            self.problem("files", f"the files of step {number} are not one for each component, such as {expected}")
         if self._seed is None:
             return True
         epoch, position = batch_records(self._seed, self._size, self._batch, number)[:2] if number else (0, 0)
@@ -259,7 +268,8 @@ class _Walk:
 
     def _resume(self, event: ResumeEvent) -> None:  # 7. resumption
         wanted, step = int(event.checkpoint_index), int(event.step)
-        place = next((at for at, (line, _) in enumerate(self._checkpoints) if line == wanted), None)
+        at = bisect_left(self._checkpoints, wanted, key=lambda item: item[0])  # a scan for each would be quadratic
+        place = at if at < len(self._checkpoints) and self._checkpoints[at][0] == wanted else None
         if place is None or int(self._checkpoints[place][1].step) != step:
             self.problem("resume", f"line {wanted} is not a checkpoint of step {step} on this line of the run")
             return

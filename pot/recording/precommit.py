@@ -22,12 +22,14 @@ from pot.errors import UsageError
 from pot.recording.environment import environment_sha256
 
 __all__ = [
-    "MAX_PRECOMMIT_BYTES", "CommittedData", "InputFile", "Order", "Parent", "Precommit", "Program", "ProgramFile",
-    "RelativePath", "SeedNonce", "config_digest", "first_difference", "plain_config", "total_records",
+    "MAX_BATCH", "MAX_PRECOMMIT_BYTES", "CommittedData", "InputFile", "Order", "Parent", "Precommit", "Program",
+    "ProgramFile", "RelativePath", "SeedNonce", "config_digest", "first_difference", "other_inputs", "plain_config",
+    "total_records",
 ]  # fmt: skip
 
 MAX_PRECOMMIT_BYTES: Final = 1 << 20  # a config and some hundred file digests; statements refer to it by digest
 _MAX_PATH_BYTES: Final = 512
+MAX_BATCH: Final = 1 << 20  # every reader computes every batch: a larger one would keep it busy for ever
 _MAX_STEPS: Final = 1 << 62  # a step's number enters the state digest as 8 bytes
 
 
@@ -135,6 +137,8 @@ class Precommit(Document):
             raise ValueError(f"steps exceeds {_MAX_STEPS}")
         if not int(self.order.batch) <= total_records(self) <= MAX_ORDER_SIZE:
             raise ValueError("order.batch must not exceed the number of committed records, nor these 2^48")
+        if int(self.order.batch) > MAX_BATCH:
+            raise ValueError(f"order.batch exceeds {MAX_BATCH}")
         names = {item.name for item in self.data}
         for file in self.program.data_files:
             if file.dataset is not None and file.dataset not in names:
@@ -143,6 +147,10 @@ class Precommit(Document):
                 )
         if self.program.command and self.program.command[0] not in {file.path for file in self.program.files}:
             raise ValueError("program.command must begin with one of program.files")
+        if self.program.command and self.program.command[0].startswith("-"):
+            raise ValueError("program.command must begin with a script, not with an option of Python")
+        if any("\x00" in word for word in self.program.command):
+            raise ValueError("program.command must not hold a NUL character")
         paths = [file.path for file in self.program.files] + [file.path for file in self.program.data_files]
         if len(set(paths)) != len(paths):
             raise ValueError("program: a path is listed twice")
@@ -160,6 +168,11 @@ class SeedNonce(Document):
 def total_records(precommit: Precommit) -> int:
     """Records over all of the run's datasets; global record numbers run through them in the order of `data`."""
     return sum(int(item.records) for item in precommit.data)
+
+
+def other_inputs(precommit: Precommit) -> list[str]:
+    """Paths of what the program reads that holds no committed records: nothing shows what it takes from there."""
+    return [file.path for file in precommit.program.data_files if file.dataset is None]
 
 
 def config_digest(config: Mapping[str, Any]) -> str:

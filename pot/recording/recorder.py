@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import JsonValue
 
@@ -33,11 +33,13 @@ from pot.recording.loading import fetch
 from pot.recording.precommit import total_records
 from pot.recording.program import late_modules
 from pot.recording.state import (
+    STATE_FILE,
     StateSource,
     capture_rng,
     check_files,
     checkpoint_name,
     digests,
+    read_state_document,
     restore_rng,
     write_checkpoint,
 )
@@ -56,8 +58,6 @@ if TYPE_CHECKING:
     from pot.data.commit import Committed
 
 __all__ = ["Begun", "Run", "begin", "record"]
-
-_STATE_FILE: Final = "state.json"
 
 
 def record(
@@ -317,7 +317,7 @@ class Run:
             ) as error:  # the files are the committed ones: the program cannot have this state
                 replaying.disagree(replay, str(error))
         elif not self.begun.seeded:
-            self._take_generators(replay.run_dir / replaying.START_FOLDER / _STATE_FILE)
+            self._take_generators(replay.run_dir / replaying.START_FOLDER / STATE_FILE)
         replaying.write_initial(replay, self._digests()[0])
         self._rng = dict(capture_rng())
         if replay.last == replay.first:
@@ -325,9 +325,8 @@ class Run:
 
     def _take_generators(self, path: Path) -> None:
         """Python and NumPy seed themselves from the system unless told: without `begin`, take the recorded state."""
-        document = parse_canonical(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
+        recorded = read_state_document(path)["rng"]
         own = dict(capture_rng())
-        recorded = document.get("rng") if isinstance(document, dict) else None
         if not isinstance(recorded, dict):
             raise Malformed(f"{path}: must hold the state of the random generators")
         restore_rng(
@@ -336,10 +335,8 @@ class Run:
 
     def _load(self, folder: Path, event: CheckpointEvent) -> None:
         """Put a checkpoint's state back and check that it is the committed one. Raises `Refused`, `Malformed`."""
-        path = folder / _STATE_FILE
-        document = parse_canonical(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
-        if not isinstance(document, dict) or set(document) != {"version", "step", "rng", "cursor"}:
-            raise Malformed(f"{path}: must hold version, step, rng and cursor")
+        path = folder / STATE_FILE
+        document = read_state_document(path)
         self.done = int(event.step)
         if self.done:
             self._place = batch_records(self.begun.seed, self._size, self._batch, self.done)[:2]

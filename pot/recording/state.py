@@ -13,7 +13,7 @@ import os
 import random
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -22,14 +22,16 @@ from pydantic import JsonValue
 from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file, sha256_hex
 from pot.commitments.state import DTYPE_BITS, TensorEntry, entries_from_safetensors, json_digest, tensors_digest
 from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
-from pot.recording.transcript import Points, StateFile
+from pot.recording.transcript import CheckpointEvent, Points, StateFile
 
 __all__ = [
-    "MAX_STATE_BYTES", "Component", "StateSource", "capture_rng", "check_files", "checkpoint_name", "digests",
-    "read_components", "read_state_file", "restore_rng", "write_checkpoint", "write_components",
+    "MAX_STATE_BYTES", "STATE_FILE", "Component", "StateSource", "capture_rng", "check_files", "checkpoint_files",
+    "checkpoint_name", "copy_checkpoint", "digests", "read_components", "read_state_document", "read_state_file",
+    "restore_rng", "write_checkpoint", "write_components",
 ]  # fmt: skip
 
 MAX_STATE_BYTES: Final = 64 << 30  # one file of a checkpoint
+STATE_FILE: Final = "state.json"
 Component = list[TensorEntry] | JsonValue
 
 
@@ -161,6 +163,41 @@ def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
         content = read_state_file(path)
         if len(content) != int(file.bytes) or sha256_hex(content) != file.sha256:
             raise Refused(f"{path}: not the committed file; its SHA-256 is not {file.sha256}")
+
+
+def checkpoint_files(step: int, components: Collection[str]) -> list[frozenset[str]]:
+    """For each file that a checkpoint of these components has, sorted: the paths that it may have, tensors or JSON."""
+    folder = checkpoint_name(step)
+    own = sorted(set(components) - {"rng", "cursor"})
+    names = [frozenset({f"{folder}/{name}.json", f"{folder}/{name}.safetensors"}) for name in own]
+    return sorted([*names, frozenset({f"{folder}/{STATE_FILE}"})], key=min)
+
+
+def read_state_document(path: Path) -> dict[str, JsonValue]:
+    """`state.json` of a checkpoint: version, step, generators and cursor. Raises `Malformed`, `UsageError` (absent)."""
+    document = parse_canonical(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
+    if not isinstance(document, dict) or set(document) != {"version", "step", "rng", "cursor"}:
+        raise Malformed(f"{path}: must hold version, step, rng and cursor")
+    return document
+
+
+def copy_checkpoint(run_dir: Path, event: CheckpointEvent, target: Path, *, only_generators: bool = False) -> None:
+    """Write a checkpoint anew from what its event's digests cover: names, tensors and values, and no byte beside them.
+
+    `only_generators`: nothing but `state.json`. Raises `Refused` where files and digests disagree, `Malformed`,
+    `UsageError` for a file that is absent, `EnvironmentFailure`.
+    """
+    folder = run_dir / checkpoint_name(int(event.step))
+    document = read_state_document(folder / STATE_FILE)
+    found: dict[str, Component] = {}
+    if not only_generators:
+        found = read_components(folder, sorted(set(event.components) - {"rng", "cursor"}))
+    own = {"rng": document["rng"], "cursor": document["cursor"]}
+    for name, digest in digests({**found, **own}).items():
+        if event.components.get(name) != digest:
+            raise Refused(f"{folder}: {name} has the digest {digest}, committed is {event.components.get(name)}")
+    write_components(target, found)
+    write_components(target, {"state": {"version": "pot/checkpoint/v1", "step": event.step, **own}})
 
 
 def capture_rng() -> dict[str, JsonValue]:

@@ -64,6 +64,17 @@ def test_batches_walk_each_epoch_once_and_drop_the_rest() -> None:
         assert walked == whole
 
 
+@pytest.mark.parametrize("size", [300, 4096, 100_003])
+def test_whole_arrays_give_the_same_order_as_one_after_the_other(size: int) -> None:
+    import numpy  # noqa: F401  # the array path is taken where it is loaded, once enough was asked for
+
+    many, single = Permutation(KEY, size), Permutation(KEY, size)
+    expected = [single.at(position) for position in range(size)]
+    found = [record for start in range(0, size, 150) for record in many.slice(start, min(start + 150, size))]
+    assert many.slice(0, size) == found == expected
+    assert all(type(record) is int for record in many.slice(0, size))
+
+
 def test_without_drop_last_the_last_batch_is_short() -> None:
     assert steps_per_epoch(103, 10, drop_last=False) == 11
     epoch, first, records = batch_records(KEY, 103, 10, 11, drop_last=False)
