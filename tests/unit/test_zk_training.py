@@ -108,18 +108,21 @@ def test_a_stopped_run_goes_on_with_the_points_of_the_whole_one(tmp_path: Path, 
 def test_a_killed_run_goes_on_with_the_points_of_the_whole_one(tmp_path: Path) -> None:
     """Killed without a word in the second segment, whose steps are lost with it, as their points were not made yet."""
     run = ExactRun(tmp_path / "program")
-    code = (
-        "import os, pathlib, exact_run as e\n"
-        "step = e.ExactTrainer.step\n"
-        "e.ExactTrainer.step = lambda self, n, *a: os._exit(9) if n == 5 else step(self, n, *a)\n"
-        f"e.ExactRun(pathlib.Path({str(run.folder)!r})).train()\n"
-    )
+    go = f"import os, pathlib, exact_run as e\nrun = e.ExactRun(pathlib.Path({str(run.folder)!r}))\n"
+    step = "step = e.ExactTrainer.step\n"
+    dies = "e.ExactTrainer.step = lambda self, n, *a: os._exit(9) if n == 5 else step(self, n, *a)\n"
     paths = os.pathsep.join([str(Path(__file__).parents[1] / "simulator"), str(Path(__file__).parents[2])])
-    environment = {**os.environ, "PYTHONPATH": paths}
-    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 9
+
+    def program(code: str) -> int:
+        """In a process of its own both times: what this one has imported is part of the recorded environment."""
+        environment = {**os.environ, "PYTHONPATH": paths}
+        return subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode
+
+    assert program(go + step + dies + "run.train()") == 9
     assert [event.step for event in run.transcript.events if event.type == "step"] == ["1", "2", "3"]
-    source = run.train()
-    assert same(follow(run), source.weights)
+    assert program(go + "run.train()") == 0
+    last = run.run_dir / "checkpoints/step-000008/model.safetensors"
+    assert same(follow(run), weights_from_integers(last.read_bytes(), what="last"))
 
 
 def test_points_of_other_steps_than_those_trained_are_refused() -> None:
