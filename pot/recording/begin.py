@@ -9,7 +9,6 @@ Does not show: with a nonce of its own ("self"), that no other seeds were tried.
 
 from __future__ import annotations
 
-import os
 import secrets
 import sys
 import time
@@ -24,7 +23,7 @@ from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.environment import capture, environment_sha256, refuse_unrepeatable
-from pot.recording.journal import RunLock
+from pot.recording.journal import RunLock, sync_folder
 from pot.recording.precommit import (
     MAX_PRECOMMIT_BYTES,
     Parent,
@@ -289,7 +288,7 @@ def _settle(folder: Path, content: dict[str, Any], documents: dict[str, tuple[by
         write_file(folder / COMMITMENTS_FOLDER / f"{name}.digests", digests)
     precommit = Precommit.from_value({**content, "run_id": secrets.token_hex(32)}, what="pre-commitment")
     write_file(path, precommit.to_bytes())
-    _sync(folder)
+    sync_folder(folder)
     return precommit
 
 
@@ -298,7 +297,8 @@ def _refuse_complete(folder: Path) -> None:
         return
     events = load_transcript(folder).events
     if events and isinstance(events[-1], EndEvent):
-        raise Refused(f"{folder}: this run is complete; use a new run folder for another one")
+        weights = f"checkpoints/step-{int(events[-1].step):06d}/model.safetensors"
+        raise Refused(f"{folder}: this run is complete, its weights lie in {weights}; use a new run folder for another")
 
 
 def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> bytes:
@@ -310,7 +310,7 @@ def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> b
         given = secrets.token_hex(32) if source == "self" else source
         document = {"version": "pot/seed-nonce/v1", "precommit_sha256": sha256, "nonce": given}
         write_file(path, SeedNonce.from_value(document, what="nonce").to_bytes())
-        _sync(folder)
+        sync_folder(folder)
     return read_nonce(path, sha256)
 
 
@@ -339,11 +339,3 @@ def _wait(path: Path, sha256: str, timeout: float) -> None:
                 f"{path}: no nonce came within {timeout:.0f} s; start the same command again to wait on"
             )
         time.sleep(_POLL_SECONDS)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

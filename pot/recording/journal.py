@@ -23,7 +23,7 @@ from pot.recording.transcript import (
     previous_digest,
 )
 
-__all__ = ["LOCK_FILE", "Journal", "RunLock"]
+__all__ = ["LOCK_FILE", "Journal", "RunLock", "sync_folder"]
 
 LOCK_FILE: Final = ".lock"
 
@@ -67,22 +67,32 @@ class Journal:
         self.length = len(self.transcript.lines)
         if self.transcript.lines:
             self._previous = previous_digest(self.transcript.lines[-1])
+        self._broken = False
         try:
-            self._stream: BinaryIO = self.path.open("ab")
+            # without a buffer: nothing of a line that failed can be written later, when the file is closed
+            self._stream: BinaryIO = self.path.open("ab", buffering=0)
             if self.transcript.torn_bytes:
                 self._stream.truncate(len(self.transcript.data) - self.transcript.torn_bytes)
-                self.sync()
+            self.sync()
+            sync_folder(run_dir)  # the file's name must survive a power cut too
         except OSError as error:
             raise self._failure(error) from None
 
     def append(self, kind: type[Event], **fields: Any) -> int:
-        """Write one event and return its index. Raises `EnvironmentFailure`; then the run must stop."""
+        """Write one event and return its index. Raises `EnvironmentFailure`; then the run must stop.
+
+        A killed process loses no line that was written, a power cut those since `sync`.
+        """
+        if self._broken:
+            raise EnvironmentFailure(f"{self.path}: an earlier line could not be written; start the same command again")
         index: Count = str(self.length)
         line = kind(index=index, previous=self._previous, **fields).to_bytes()
         try:
-            self._stream.write(line + b"\n")
-            self._stream.flush()  # to the kernel: a killed process loses no line, a power cut those since `sync`
+            left = memoryview(line + b"\n")
+            while left:
+                left = left[self._stream.write(left) :]
         except OSError as error:
+            self._broken = True  # a part of the line may stand there; `Journal` cuts it off when the run goes on
             raise self._failure(error) from None
         self._previous = previous_digest(line)
         self.length += 1
@@ -91,7 +101,6 @@ class Journal:
     def sync(self) -> None:
         """Make everything written so far survive a power cut. Raises `EnvironmentFailure`."""
         try:
-            self._stream.flush()
             os.fsync(self._stream.fileno())
         except OSError as error:
             raise self._failure(error) from None
@@ -104,3 +113,12 @@ class Journal:
         return EnvironmentFailure(
             f"{self.path}: cannot be written: {error.strerror or error}; free space, then start the same command again"
         )
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut. Raises `OSError`."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

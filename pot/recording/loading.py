@@ -8,24 +8,49 @@ prefetching and a resumption cannot change what they draw.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Final
 
 from pot.commitments.seed import integer
 from pot.errors import UsageError
 
-__all__ = ["fetch"]
+__all__ = ["check_loader", "fetch"]
+
+_PLAIN_SAMPLERS: Final = ("SequentialSampler", "RandomSampler")  # they say "every record, in any order"
 
 _Keyed = tuple[int, list[int]]
+
+
+def check_loader(loader: Any, batch: int | None) -> None:
+    """Refuse a loader whose wishes the committed order would pass over without a word.
+
+    `batch`: the committed batch size, None where it is not known yet. Raises `UsageError`.
+    """
+    dataset = getattr(loader, "dataset", loader)
+    kinds = {kind.__name__ for kind in type(dataset).__mro__}
+    if "IterableDataset" in kinds or not hasattr(dataset, "__getitem__"):
+        raise UsageError(
+            "record: an iterable dataset has no records by number, so no order to commit to; give a map-style dataset"
+            " (one with __getitem__ and __len__)"
+        )
+    own = getattr(loader, "batch_size", None)
+    if batch is not None and own is not None and own != batch:
+        raise UsageError(f"run.batches: the loader's batch_size is {own}, committed is {batch}; make them the same")
+    sampler = getattr(loader, "batch_sampler", None)
+    if sampler is not None and type(sampler).__name__ == "BatchSampler":
+        sampler = loader.sampler
+    if sampler is not None and type(sampler).__name__ not in _PLAIN_SAMPLERS:
+        raise UsageError(
+            f"record: the loader's {type(sampler).__name__} would not be used, because the order follows from the run's"
+            " seed; leave it out, and commit to exactly the records that are to be trained on"
+        )
 
 
 def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:
     """Yield (step, batch) for each (step, record numbers). `loader`: a DataLoader or a map-style dataset.
 
-    Raises `UsageError` for an iterable dataset.
+    `check_loader` has seen the loader.
     """
     dataset = getattr(loader, "dataset", loader)
-    if not hasattr(dataset, "__getitem__"):
-        raise UsageError("run.batches: an iterable dataset has no records to order; give a map-style dataset")
     if getattr(loader, "num_workers", 0):
         yield from _with_workers(loader, dataset, batches, seed)
         return

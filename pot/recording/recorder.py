@@ -29,7 +29,7 @@ from pot.recording.begin import Begun, begin, prepare, talk
 from pot.recording.chain import cursor_value
 from pot.recording.environment import capture, differences
 from pot.recording.journal import Journal
-from pot.recording.loading import fetch
+from pot.recording.loading import check_loader, fetch
 from pot.recording.precommit import total_records
 from pot.recording.program import late_modules
 from pot.recording.state import (
@@ -84,6 +84,8 @@ def record(
     if (state is None) == (model is None):
         raise UsageError("record: give model= and optimizer=, or state=, and not both")
     dataset = getattr(data, "dataset", data)
+    if data is not None:
+        check_loader(data, None)
     if isinstance(run, Begun):
         if options or config is not None or commitments is not None:
             raise UsageError(
@@ -169,8 +171,8 @@ class Run:
         `loader`: a DataLoader (its dataset, `collate_fn`, `num_workers`, `pin_memory` are used, its order is not), or a
         map-style dataset, whose records come as lists. Raises `UsageError` if `step` was not called for a batch.
         """
-        dataset = getattr(loader, "dataset", loader)
-        _check_size(dataset, self.begun)
+        check_loader(loader, self._batch)
+        _check_size(getattr(loader, "dataset", loader), self.begun)
         last = self.steps if self.begun.replay is None else self.begun.replay.last
         if self._rng is not None:  # what the program drew since `record` must not tell a resumed run from a whole one
             restore_rng(self._rng, what="checkpoint")
@@ -192,6 +194,11 @@ class Run:
         if self._pending is None:
             raise UsageError("run.step() without a batch: call it once for each batch of run.batches(loader)")
         event = self._pending.model_copy(update={"loss": loss_text(loss, self.done + 1), "points": points})
+        if self.done == 0 and getattr(self.source, "has_stepped", True) is False:
+            raise UsageError(
+                "run.step(): the optimizer did not step on this batch, so there is no step to record; to accumulate"
+                " gradients, set batch_size to all records of an update and split the batch in the loop's body"
+            )
         self._pending = None
         self.done += 1
         self._place = (int(event.epoch), int(event.position))
@@ -356,7 +363,8 @@ class Run:
             return
         if self.done < self.steps or self._last is None:
             self._journal.sync()
-            talk(f"stopped after step {self.done} of {self.steps}; start the same command again to go on")
+            why = "" if self.done else " (no batch was taken: loop over run.batches(loader), not over the loader)"
+            talk(f"stopped after step {self.done} of {self.steps}{why}; start the same command again to go on")
             return
         self._journal.append(
             EndEvent, type="end", step=str(self.done), state_blake3=self._last.state_blake3,

@@ -21,7 +21,8 @@ from pydantic import JsonValue
 
 from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file, sha256_hex
 from pot.commitments.state import DTYPE_BITS, TensorEntry, entries_from_safetensors, json_digest, tensors_digest
-from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
+from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused, UsageError
+from pot.recording.journal import sync_folder
 from pot.recording.transcript import CheckpointEvent, Points, StateFile
 
 __all__ = [
@@ -133,6 +134,7 @@ def write_checkpoint(
                 shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
         source.save(temporary)
+        _refuse_foreign_files(temporary, source)
         write_components(temporary, {"state": {"version": "pot/checkpoint/v1", "step": str(step), **extra}})
         files = []
         for path in sorted(temporary.iterdir()):
@@ -144,14 +146,26 @@ def write_checkpoint(
                     path=f"{checkpoint_name(step)}/{path.name}", bytes=str(len(content)), sha256=sha256_hex(content)
                 )
             )
-        _sync_folder(temporary)
+        sync_folder(temporary)
         temporary.rename(final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
+        sync_folder(run_dir)
     except OSError as error:
         raise EnvironmentFailure(
             f"{final}: cannot be written: {error.strerror or error}; free space and resume"
         ) from None
     return tuple(files)
+
+
+def _refuse_foreign_files(folder: Path, source: StateSource) -> None:
+    """A reader of the transcript refuses files that no component explains; so they are refused here, at step 0."""
+    found = sorted(path.name for path in folder.iterdir())
+    names = [path.rpartition(".")[0] for path in found]
+    if names != sorted(source.capture()) or any(not path.endswith((".json", ".safetensors")) for path in found):
+        raise UsageError(
+            f"record: the state source's save() wrote {', '.join(found)[:200] or 'nothing'}; it must write one file for"
+            " each component of capture(), which write_components(folder, self.capture()) does"
+        )
 
 
 def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
@@ -259,11 +273,3 @@ def _write(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> None:
                 stream.write(part)
     except OSError as error:
         raise EnvironmentFailure(f"{path}: cannot be written: {error.strerror or error}") from None
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

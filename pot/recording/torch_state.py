@@ -60,6 +60,15 @@ class TorchState:
                         "record: the optimizer holds a parameter that the model does not have; give the whole model"
                     )
 
+        # unknown is taken as yes: no optimizer, one without hooks, or a scaler that may leave the first steps out
+        self.has_stepped = optimizer is None or scaler is not None or not hasattr(optimizer, "register_step_post_hook")
+        """Whether the optimizer has stepped since this was made; the recorder asks after the first batch."""
+        if optimizer is not None and not self.has_stepped:
+            optimizer.register_step_post_hook(self._stepped)
+
+    def _stepped(self, *_: Any) -> None:
+        self.has_stepped = True
+
     def capture(self) -> dict[str, Component]:
         """The components now; tensors on the CPU are views, not copies."""
         components: dict[str, Component] = {"model": self._model_entries()}

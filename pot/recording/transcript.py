@@ -169,13 +169,13 @@ def loss_text(loss: Any, step: int) -> str | None:
     """A loss (number or one-element tensor) as `Decimal`. Raises `UsageError` for NaN and infinity."""
     if loss is None:
         return None
-    value = loss.item() if hasattr(loss, "item") else loss
-    if isinstance(value, int) and not isinstance(value, bool):
-        return str(value)
     try:
+        value = loss.item() if hasattr(loss, "item") else loss
+        if isinstance(value, int) and not isinstance(value, bool):
+            return str(value)
         number = float(value)
-    except (TypeError, ValueError):
-        raise UsageError(f"step {step}: the loss is a {type(loss).__name__}, not a number") from None
+    except (TypeError, ValueError, RuntimeError):  # RuntimeError: a tensor of several elements
+        raise UsageError(f"step {step}: the loss is a {type(loss).__name__}, not one number") from None
     if not math.isfinite(number):
         raise UsageError(f"step {step}: the loss is {number}; training has diverged, lower the learning rate")
     return repr(number).replace("e+", "e")

@@ -246,6 +246,58 @@ def test_misuse_is_one_sentence(tmp_path: Path) -> None:
             run.step(loss=float("nan"))
 
 
+class Stream(torch.utils.data.IterableDataset):
+    """Records without numbers, although it says how many."""
+
+    def __len__(self) -> int:
+        return 60
+
+    def __iter__(self) -> Any:
+        return iter([])
+
+
+def test_loaders_whose_wishes_would_be_passed_over_are_refused(tmp_path: Path) -> None:
+    from pot import record
+
+    loader = torch.utils.data.DataLoader
+    weighted = torch.utils.data.WeightedRandomSampler([1.0] * 60, 60)
+    cases = {
+        "iterable dataset has no records by number": loader(Stream(), batch_size=8),
+        "WeightedRandomSampler would not be used": loader(Noisy(), batch_size=8, sampler=weighted),
+        "the loader's list would not be used": loader(Noisy(), batch_sampler=[[1, 2], [3, 4]]),
+    }
+    model = _model()
+    common: dict[str, Any] = {"model": model, "optimizer": torch.optim.SGD(model.parameters(), lr=0.1), "steps": 4}
+    common["commitments"] = [_committed(tmp_path / "data")]
+    for number, (sentence, data) in enumerate(cases.items()):
+        with pytest.raises(UsageError, match=sentence):
+            record(tmp_path / str(number), data=data, **common)
+    shuffled = loader(Noisy(), batch_size=8, shuffle=True)  # any order will do: ours is one
+    other = pytest.raises(UsageError, match="batch_size is 4, committed is 8")
+    with record(tmp_path / "run", data=shuffled, **common) as run, other:
+        next(run.batches(loader(Noisy(), batch_size=4)))
+
+
+def test_a_step_without_the_optimizers_step_is_refused_at_once(tmp_path: Path) -> None:
+    """Gradients are no part of the state: a checkpoint between a loss and its update could not be resumed from."""
+    from pot import record
+
+    model = _model()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    loader = torch.utils.data.DataLoader(Noisy(), batch_size=8)
+    options = {"data": loader, "commitments": [_committed(tmp_path / "data")], "steps": 4}
+    with record(tmp_path / "run", model=model, optimizer=optimizer, **options) as run:
+        batch = next(run.batches(loader))
+        model(batch[0]).sum().backward()
+        with pytest.raises(UsageError, match="the optimizer did not step on this batch"):
+            run.step()
+        optimizer.step()
+        with pytest.raises(UsageError, match="the loss is a Tensor, not one number"):
+            run.step(loss=torch.ones(3))
+        run.step(loss=0.5)
+        assert run.done == 1
+
+
 def test_a_bent_checkpoint_is_not_resumed_from(tmp_path: Path) -> None:
     _train(tmp_path / "run", stops=(15,))
     path = tmp_path / "run" / "checkpoints" / "step-000010" / "model.safetensors"
