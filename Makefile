@@ -3,6 +3,8 @@
 PYTHON ?= $(shell command -v python3.11 || echo python3)
 TORCH := torch==2.13.0
 BIN := .venv/bin
+# One test process per core; the tests of a file stay together, because they share what is costly to make.
+PARALLEL := --numprocesses=auto --dist=loadfile
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 # The stamp's name holds the digest of what decides the installation: the same inputs install nothing twice, whatever
@@ -34,14 +36,14 @@ check: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
-	$(BIN)/python -m pytest -q tests/unit tests/vectors
+	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/vectors
 
 # Everything, in under a quarter of an hour on two cores.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests
+	$(BIN)/python -m pytest -q $(PARALLEL) tests
 
 # What things cost: a table, benchmarks/out/NAME.json, and exit code 0 only if every goal is met.
 bench-zk: $(STAMP)

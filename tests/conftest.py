@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -34,7 +35,11 @@ def demo_told(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """`pot demo --quick`, run once: its folder and how it ended; POT_TEST_DEMO names a finished demo to use instead."""
     from told import tell
 
-    return tell(tmp_path_factory.mktemp("story") / "demo")
+    base = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):  # test processes side by side share the folder above their own
+        base = base.parent
+    (base / "story").mkdir(exist_ok=True)
+    return tell(base / "story")
 
 
 @pytest.fixture(scope="session")

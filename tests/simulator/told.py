@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 __all__ = ["POT", "Told", "tell"]
 
@@ -24,11 +26,24 @@ class Told:
     err: str | None
 
 
-def tell(folder: Path) -> Told:
-    """Run `pot demo --quick --out FOLDER`, about a minute on two cores; or take the folder that POT_TEST_DEMO names."""
+def tell(base: Path) -> Told:
+    """The demo of this test session below `base`; or the folder that POT_TEST_DEMO names.
+
+    The first process that asks runs `pot demo --quick`; test processes beside it wait and use the same folder.
+    """
     existing = os.environ.get("POT_TEST_DEMO")
     if existing:
         return Told(Path(existing).resolve(), None, None)
+    folder, said = base / "demo", base / "said.json"
+    with FileLock(base / "lock"):
+        if not said.exists():
+            told = _run(folder)
+            said.write_text(json.dumps([told.out, told.err]))
+    out, err = json.loads(said.read_text())
+    return Told(folder, out, err)
+
+
+def _run(folder: Path) -> Told:
     ended = subprocess.run(
         [POT, "demo", "--quick", "--out", str(folder)], capture_output=True, text=True, timeout=900, check=False
     )
