@@ -105,7 +105,8 @@ def _lines(result: AuditResult, inputs: list[str]) -> list[str]:
         f"points         {result.points}",
         f"isolation      {result.isolation}",
     ]
-    lines += [f"input          {path}: holds no committed records; read it, it may hold the answer" for path in inputs]
+    if inputs:
+        lines.append(f"inputs         that hold no committed records, and might hold the answer: {', '.join(inputs)}")
     return lines + [
         f"{unit.outcome.lower()}: {unit.unit_number}: {unit.detail}" for unit in result.replays if unit.detail
     ]

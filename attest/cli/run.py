@@ -40,8 +40,8 @@ def status(
         typer.echo(f"transcript  sha256 {facts['transcript_sha256']}, {facts['events']} lines")
         typer.echo(f"segments    {facts['segments']}, {facts['dropped']} steps repeated after interruptions")
         typer.echo(f"precommit   sha256 {facts['precommit_sha256']}, seed from {facts['seed_source']}")
-        for path in facts["other_inputs"]:
-            typer.echo(clean(f"input       {path}: holds no committed records; nothing shows what the program takes"))
+        if facts["other_inputs"]:
+            typer.echo(clean(f"inputs      that hold no committed records: {', '.join(facts['other_inputs'])}"))
         for fork in facts["forks"]:
             typer.echo(f"fork        line {fork['index']}: back to step {fork['step']} from step {fork['abandoned']}")
         for problem in problems:

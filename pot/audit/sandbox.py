@@ -130,7 +130,7 @@ def run_limited(
                 full, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=stream, start_new_session=True, preexec_fn=limit,
             )  # fmt: skip
-    except (OSError, subprocess.SubprocessError) as error:
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a variable that cannot be set
         raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None
     try:
         code: int | None = process.wait(timeout=limits.seconds)

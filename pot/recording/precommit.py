@@ -154,6 +154,9 @@ class Precommit(Document):
         paths = [file.path for file in self.program.files] + [file.path for file in self.program.data_files]
         if len(set(paths)) != len(paths):
             raise ValueError("program: a path is listed twice")
+        folders = {str(folder) for path in paths for folder in PurePosixPath(path).parents}
+        if not folders.isdisjoint(paths):
+            raise ValueError(f"program: {sorted(folders.intersection(paths))[0]} is listed as a file and as a folder")
         return self
 
 

@@ -196,6 +196,20 @@ def test_the_program_does_not_see_the_run_directory_or_the_network(tmp_path: Pat
     assert (tmp_path / "run" / "answer").read_text() == "42"
 
 
+def test_a_recorded_variable_that_no_system_can_set_is_one_sentence(recorded: Any) -> None:
+    from pot.canonical import sha256_hex
+    from pot.errors import EnvironmentFailure
+    from pot.recording.precommit import Precommit
+
+    document = json.loads((recorded.run_dir / "precommit.json").read_bytes())
+    document["environment"]["bits"]["variables"] = {"OMP_A": "1\0"}
+    document["environment_sha256"] = sha256_hex(canonical_bytes(document["environment"]))
+    precommit = Precommit.from_value(document, what="p")
+    replayer = Replayer(recorded.run_dir, precommit, "00" * 32, [recorded.folder], recorded.folder)
+    with pytest.raises(EnvironmentFailure, match="cannot be started: embedded null byte"):
+        replayer.initial()
+
+
 THREE_LINES = """
 def main(arguments):
     data, commitment, run_dir = arguments[:3]
@@ -218,6 +232,10 @@ def test_the_three_lines_alone_replay_although_python_seeds_itself(tmp_path: Pat
     assert run.codes() == []
     assert [file.path for file in run.precommit.program.data_files] == ["train.jsonl"]
     assert [run.replay(index).outcome for index in (1, 2, 6)] == ["MATCH"] * 3
+    chain = run.chain()
+    replayer = Replayer(run.run_dir, run.precommit, run.events()[0]["nonce"], [run.folder], run.folder)
+    assert chain.initial is not None
+    assert replayer.initial(chain.initial).initial == chain.initial.components  # also where segment 1 is not drawn
 
 
 def test_an_honest_run_made_twice_has_two_ids(tmp_path: Path, finished_run: Any) -> None:

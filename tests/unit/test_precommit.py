@@ -67,6 +67,29 @@ def test_paths_that_escape_are_refused(finished_run: Any, path: str) -> None:
         Precommit.from_value(document, what="precommit")
 
 
+def test_a_batch_that_would_keep_every_reader_busy_is_refused(finished_run: Any) -> None:
+    document = _document(finished_run)
+    document["data"][0]["records"] = document["order"]["batch"] = str(2**40)
+    with pytest.raises(Malformed, match=r"order\.batch exceeds 1048576"):
+        Precommit.from_value(document, what="precommit")
+
+
+def test_a_program_is_a_script_whose_files_can_lie_beside_each_other(finished_run: Any) -> None:
+    document = _document(finished_run)
+    document["program"]["files"][0]["path"] = "-c"
+    document["program"]["command"] = ["-c", "print('code that no file holds')"]
+    with pytest.raises(Malformed, match="must begin with a script, not with an option"):
+        Precommit.from_value(document, what="precommit")
+    document = _document(finished_run)
+    document["program"]["data_files"] += [{"path": "train.jsonl/x", "bytes": "1", "sha256": "00" * 32}]
+    with pytest.raises(Malformed, match=r"train\.jsonl is listed as a file and as a folder"):
+        Precommit.from_value(document, what="precommit")
+    document = _document(finished_run)
+    document["program"]["command"].append("a\0b")
+    with pytest.raises(Malformed, match="NUL"):
+        Precommit.from_value(document, what="precommit")
+
+
 def test_configs_become_plain() -> None:
     assert plain_config({"lr": 0.1, "n": 3, "big": 2**60, "none": None, "t": (1, 2.5), "d": {"x": True}}) == {
         "lr": "0.1", "n": 3, "big": str(2**60), "t": [1, "2.5"], "d": {"x": True}
