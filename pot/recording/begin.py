@@ -18,22 +18,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pot.canonical import parse_canonical, read_file, write_file
-from pot.commitments.order import steps_per_epoch
 from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
-from pot.recording.environment import capture, environment_sha256, refuse_unrepeatable
+from pot.recording.describe import NONCE_TIMEOUT, Options, describe
+from pot.recording.environment import refuse_unrepeatable
 from pot.recording.journal import RunLock, sync_folder
 from pot.recording.precommit import (
     MAX_PRECOMMIT_BYTES,
     Parent,
     Precommit,
     SeedNonce,
-    config_digest,
     first_difference,
     plain_config,
 )
-from pot.recording.program import describe_program
 from pot.recording.transcript import TRANSCRIPT_FILE, EndEvent, load_transcript
 
 if TYPE_CHECKING:
@@ -44,8 +42,6 @@ __all__ = ["COMMITMENTS_FOLDER", "NONCE_FILE", "PRECOMMIT_FILE", "Begun", "begin
 PRECOMMIT_FILE: Final = "precommit.json"
 NONCE_FILE: Final = "nonce.json"
 COMMITMENTS_FOLDER: Final = "commitments"
-DEFAULT_CHECKPOINT_EVERY: Final = 50
-NONCE_TIMEOUT: Final = 600.0
 _POLL_SECONDS: Final = 0.1
 _MAX_NONCE_BYTES: Final = 4096
 
@@ -105,11 +101,11 @@ def begin(
     Raises `UsageError` for contradictory arguments, `Refused` where the run exists with other content, is complete or
     is being recorded, `EnvironmentFailure` for I/O and for a nonce that does not come.
     """
-    begun = prepare(
-        run_dir, commitments=commitments, config=config, batch_size=batch_size, steps=steps,
-        checkpoint_every=checkpoint_every, semantics=semantics, nonce=nonce, nonce_timeout=nonce_timeout, inputs=inputs,
-        code=code, parent=parent, secret_sha256=secret_sha256,
+    options = Options(
+        commitments, config, batch_size, steps, checkpoint_every, semantics, nonce, nonce_timeout, inputs, code, parent,
+        secret_sha256,
     )  # fmt: skip
+    begun = prepare(run_dir, options)
     import random
 
     import numpy
@@ -120,48 +116,23 @@ def begin(
     return begun
 
 
-def prepare(
-    run_dir: str | Path,
-    *,
-    commitments: Sequence[Committed | str | Path] = (),
-    config: Mapping[str, Any] | None = None,
-    batch_size: int | None = None,
-    steps: int | None = None,
-    checkpoint_every: int | None = None,
-    semantics: Literal["float", "exact"] = "float",
-    nonce: str = "self",
-    nonce_timeout: float = NONCE_TIMEOUT,
-    inputs: Sequence[str | Path] = (),
-    code: Sequence[str | Path] = (),
-    parent: Parent | None = None,
-    secret_sha256: str | None = None,
-) -> Begun:
+def prepare(run_dir: str | Path, options: Options) -> Begun:
     """`begin` without touching any generator: for `record`, which is called when the program has seeded its own."""
-    own_config = plain_config(config)
+    config = plain_config(options.config)
     replay = replaying.requested()
     if replay is not None:
         precommit, given = replaying.staged(replay)
-        replaying.check_config(replay, precommit, own_config)
+        replaying.check_config(replay, precommit, config)
         return Begun(replay.run_dir, precommit, given, None, replay)
     refuse_unrepeatable()
     folder = Path(run_dir)
     lock = RunLock(folder)
     try:
-        content, documents = _content(
-            commitments,
-            own_config,
-            batch_size,
-            steps,
-            checkpoint_every,
-            semantics,
-            nonce,
-            inputs,
-            code,
-            parent,
-            secret_sha256,
-        )
+        content, documents, reason = describe(options, config)
+        if reason is not None:
+            talk(f"this run can be recorded but not replayed: {reason}")
         precommit = _settle(folder, content, documents)
-        return Begun(folder, precommit, _nonce(folder, precommit, nonce, nonce_timeout), lock)
+        return Begun(folder, precommit, _nonce(folder, precommit, options.nonce, options.nonce_timeout), lock)
     except BaseException:
         lock.release()
         raise
@@ -171,96 +142,6 @@ def talk(sentence: str) -> None:
     """Say something to the person who trains, on standard error."""
     sys.stderr.write(f"pot: {sentence}\n")
     sys.stderr.flush()
-
-
-def _content(
-    commitments: Sequence[Committed | str | Path],
-    config: dict[str, Any],
-    batch_size: int | None,
-    steps: int | None,
-    checkpoint_every: int | None,
-    semantics: str,
-    nonce: str,
-    inputs: Sequence[str | Path],
-    code: Sequence[str | Path],
-    parent: Parent | None,
-    secret_sha256: str | None,
-) -> tuple[dict[str, Any], dict[str, tuple[bytes, bytes]]]:
-    """The pre-commitment's content without its run id, and the commitments' documents and digests by name."""
-    entries, documents, shards = _describe_data(commitments)
-    total = sum(int(entry["records"]) for entry in entries)
-    batch = _whole("batch_size", batch_size, config, None)
-    epochs = config.get("epochs")
-    implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
-    environment = capture()
-    program, reason = describe_program([Path(path) for path in inputs], shards, [Path(path) for path in code])
-    if reason is not None:
-        talk(f"this run can be recorded but not replayed: {reason}")
-    content: dict[str, Any] = {
-        "version": "pot/precommit/v1",
-        "semantics": semantics,
-        "data": entries,
-        "config": config,
-        "config_blake3": config_digest(config),
-        "program": program.model_dump(mode="json", exclude_none=True),
-        "environment": environment,
-        "environment_sha256": environment_sha256(environment),
-        "order": {"method": "feistel/1", "batch": str(batch), "drop_last": True},
-        "steps": str(_whole("steps", steps, config, implied)),
-        "checkpoint_every": str(_whole("checkpoint_every", checkpoint_every, config, DEFAULT_CHECKPOINT_EVERY)),
-        "seed_source": "verifier" if nonce == "verifier" else "self",
-    }
-    if parent is not None:
-        content["parent"] = parent.model_dump(mode="json")
-    if secret_sha256 is not None:
-        content["secret_sha256"] = secret_sha256
-    return content, documents
-
-
-def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int | None) -> int:
-    value = given if given is not None else config.get(name, default)
-    if value is None:
-        raise UsageError(f"begin: {name} is neither an argument nor in config; give {name}=")
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise UsageError(f"begin: {name} is {value!r}, a whole number above 0 is expected")
-    return value
-
-
-def _describe_data(
-    commitments: Sequence[Committed | str | Path],
-) -> tuple[list[dict[str, str]], dict[str, tuple[bytes, bytes]], dict[str, tuple[str, int]]]:
-    from pot.data.commit import load_committed
-
-    if isinstance(commitments, (str, Path)) or not commitments:
-        raise UsageError(
-            "begin: commitments= must list the commitments of the training data; make one with:"
-            " pot data commit PATH --view json/1 --out C.json"
-        )
-    entries: list[dict[str, str]] = []
-    documents: dict[str, tuple[bytes, bytes]] = {}
-    shards: dict[str, tuple[str, int]] = {}
-    for number, item in enumerate(commitments, 1):
-        named = isinstance(item, (str, Path))
-        committed = load_committed(Path(item)) if isinstance(item, (str, Path)) else item
-        name = Path(item).stem if isinstance(item, (str, Path)) and named else f"data-{number}"
-        commitment = committed.commitment
-        if commitment.role != "training":
-            raise UsageError(f"begin: {name} is the commitment of an exclusion set; commit the training data instead")
-        if name in documents:
-            raise UsageError(f"begin: two commitments are called {name}; rename one of the files")
-        documents[name] = (commitment.to_bytes(), committed.digests)
-        shards.update({shard.sha256: (name, place) for place, shard in enumerate(commitment.shards)})
-        entries.append(
-            {
-                "name": name,
-                "commitment_sha256": commitment.sha256(),
-                "view": commitment.view,
-                "records": commitment.records.count,
-                "records_root_blake3": commitment.records.root_blake3,
-                "set_root_blake3": commitment.set.root_blake3,
-            }
-        )
-    return entries, documents, shards
 
 
 def _settle(folder: Path, content: dict[str, Any], documents: dict[str, tuple[bytes, bytes]]) -> Precommit:

@@ -254,13 +254,10 @@ class _Walk:
             self.problem("components", f"step {number} has other components than the first checkpoint")
         if missing or unknown or number > self._planned:
             return False
-        wanted, found = checkpoint_files(number, names), sorted(file.path for file in event.files)
-        strange = len(found) != len(wanted) or any(
-            path not in paths for path, paths in zip(found, wanted, strict=False)
-        )
-        if strange and names == set(first):
-            expected = ", ".join(min(paths) for paths in wanted)
-            self.problem("files", f"the files of step {number} are not one for each component, such as {expected}")
+        wanted, files = checkpoint_files(number, names), sorted(file.path for file in event.files)
+        own = len(files) == len(wanted) and all(path in paths for path, paths in zip(files, wanted, strict=True))
+        if not own and names == set(first):
+            self.problem("files", f"the files of step {number} are not {', '.join(min(paths) for paths in wanted)}")
         if self._seed is None:
             return True
         epoch, position = batch_records(self._seed, self._size, self._batch, number)[:2] if number else (0, 0)

@@ -13,7 +13,7 @@ from typing import Any, Final
 from pot.commitments.seed import integer
 from pot.errors import UsageError
 
-__all__ = ["check_loader", "fetch"]
+__all__ = ["check_loader", "check_size", "fetch"]
 
 _PLAIN_SAMPLERS: Final = ("SequentialSampler", "RandomSampler")  # they say "every record, in any order"
 
@@ -43,6 +43,15 @@ def check_loader(loader: Any, batch: int | None) -> None:
             f"record: the loader's {type(sampler).__name__} would not be used, because the order follows from the run's"
             " seed; leave it out, and commit to exactly the records that are to be trained on"
         )
+
+
+def check_size(loader: Any, expected: int) -> None:
+    """Refuse a dataset that does not hold exactly the committed records. Raises `UsageError`."""
+    dataset = getattr(loader, "dataset", loader)
+    if not hasattr(dataset, "__len__"):
+        raise UsageError("record: the dataset has no length; only map-style datasets can be recorded")
+    if len(dataset) != expected:
+        raise UsageError(f"record: the dataset has {len(dataset)} records, its commitments {expected}; commit it anew")
 
 
 def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:

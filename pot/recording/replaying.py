@@ -17,15 +17,15 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from pot.canonical import canonical_bytes, parse_canonical, read_file, write_file
-from pot.errors import Refused, UsageError
+from pot.errors import Malformed, Refused, UsageError
 from pot.recording.environment import capture
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, first_difference
-from pot.recording.state import StateSource
+from pot.recording.state import StateSource, capture_rng, read_state_document, restore_rng
 
 __all__ = [
     "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "OUT_VARIABLE", "RESULT_FILE",
     "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "ReplayRange", "check_config", "disagree", "finish", "requested",
-    "staged", "write_initial",
+    "staged", "take_generators", "write_initial",
 ]  # fmt: skip
 
 STEPS_VARIABLE: Final = "POT_REPLAY"
@@ -84,6 +84,15 @@ def disagree(replay: ReplayRange, detail: str) -> NoReturn:
     """Write down what the program does unlike its pre-commitment, and stop. Raises `Refused`."""
     write_file(replay.out / DISAGREEMENT_FILE, canonical_bytes({"detail": detail[:500]}))
     raise Refused(f"replay: {detail}")
+
+
+def take_generators(path: Path) -> None:
+    """Python and NumPy seed themselves from the system unless told: without `begin`, take the recorded state."""
+    recorded = read_state_document(path)["rng"]
+    if not isinstance(recorded, dict):
+        raise Malformed(f"{path}: must hold the state of the random generators")
+    taken = {name: recorded[name] for name in ("python", "numpy") if name in recorded}
+    restore_rng({**capture_rng(), **taken}, what=str(path))
 
 
 def write_initial(replay: ReplayRange, components: Mapping[str, str]) -> None:

@@ -1,0 +1,124 @@
+"""What a run promises, from what the program says about itself: data, configuration, code, environment, order, cadence.
+
+Shows / does not show: see `pot.recording.precommit`, which is the promise's form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from pot.commitments.order import steps_per_epoch
+from pot.errors import UsageError
+from pot.recording.environment import capture, environment_sha256
+from pot.recording.precommit import Parent, config_digest
+from pot.recording.program import describe_program
+
+if TYPE_CHECKING:
+    from pot.data.commit import Committed
+
+__all__ = ["NONCE_TIMEOUT", "Options", "describe"]
+
+DEFAULT_CHECKPOINT_EVERY: Final = 50
+NONCE_TIMEOUT: Final = 600.0
+
+
+@dataclass(frozen=True)
+class Options:
+    """The arguments of `begin`, which explains them."""
+
+    commitments: Sequence[Committed | str | Path] = ()
+    config: Mapping[str, Any] | None = None
+    batch_size: int | None = None
+    steps: int | None = None
+    checkpoint_every: int | None = None
+    semantics: Literal["float", "exact"] = "float"
+    nonce: str = "self"
+    nonce_timeout: float = NONCE_TIMEOUT
+    inputs: Sequence[str | Path] = ()
+    code: Sequence[str | Path] = ()
+    parent: Parent | None = None
+    secret_sha256: str | None = None
+
+
+def describe(
+    options: Options, config: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, tuple[bytes, bytes]], str | None]:
+    """The pre-commitment's content without its run id, the commitments' documents and digests by name, and why the run
+    cannot be replayed (None: it can). `config`: `plain_config` of the options'. Raises `UsageError`.
+    """
+    entries, documents, shards = _describe_data(options.commitments)
+    total = sum(int(entry["records"]) for entry in entries)
+    batch = _whole("batch_size", options.batch_size, config, None)
+    epochs = config.get("epochs")
+    implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
+    environment = capture()
+    inputs, code = [Path(path) for path in options.inputs], [Path(path) for path in options.code]
+    program, reason = describe_program(inputs, shards, code)
+    content: dict[str, Any] = {
+        "version": "pot/precommit/v1",
+        "semantics": options.semantics,
+        "data": entries,
+        "config": config,
+        "config_blake3": config_digest(config),
+        "program": program.model_dump(mode="json", exclude_none=True),
+        "environment": environment,
+        "environment_sha256": environment_sha256(environment),
+        "order": {"method": "feistel/1", "batch": str(batch), "drop_last": True},
+        "steps": str(_whole("steps", options.steps, config, implied)),
+        "checkpoint_every": str(_whole("checkpoint_every", options.checkpoint_every, config, DEFAULT_CHECKPOINT_EVERY)),
+        "seed_source": "verifier" if options.nonce == "verifier" else "self",
+    }
+    if options.parent is not None:
+        content["parent"] = options.parent.model_dump(mode="json")
+    if options.secret_sha256 is not None:
+        content["secret_sha256"] = options.secret_sha256
+    return content, documents, reason
+
+
+def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int | None) -> int:
+    value = given if given is not None else config.get(name, default)
+    if value is None:
+        raise UsageError(f"begin: {name} is neither an argument nor in config; give {name}=")
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise UsageError(f"begin: {name} is {value!r}, a whole number above 0 is expected")
+    return value
+
+
+def _describe_data(
+    commitments: Sequence[Committed | str | Path],
+) -> tuple[list[dict[str, str]], dict[str, tuple[bytes, bytes]], dict[str, tuple[str, int]]]:
+    from pot.data.commit import load_committed
+
+    if isinstance(commitments, (str, Path)) or not commitments:
+        raise UsageError(
+            "begin: commitments= must list the commitments of the training data; make one with:"
+            " pot data commit PATH --view json/1 --out C.json"
+        )
+    entries: list[dict[str, str]] = []
+    documents: dict[str, tuple[bytes, bytes]] = {}
+    shards: dict[str, tuple[str, int]] = {}
+    for number, item in enumerate(commitments, 1):
+        named = isinstance(item, (str, Path))
+        committed = load_committed(Path(item)) if isinstance(item, (str, Path)) else item
+        name = Path(item).stem if isinstance(item, (str, Path)) and named else f"data-{number}"
+        commitment = committed.commitment
+        if commitment.role != "training":
+            raise UsageError(f"begin: {name} is the commitment of an exclusion set; commit the training data instead")
+        if name in documents:
+            raise UsageError(f"begin: two commitments are called {name}; rename one of the files")
+        documents[name] = (commitment.to_bytes(), committed.digests)
+        shards.update({shard.sha256: (name, place) for place, shard in enumerate(commitment.shards)})
+        entries.append(
+            {
+                "name": name,
+                "commitment_sha256": commitment.sha256(),
+                "view": commitment.view,
+                "records": commitment.records.count,
+                "records_root_blake3": commitment.records.root_blake3,
+                "set_root_blake3": commitment.set.root_blake3,
+            }
+        )
+    return entries, documents, shards
