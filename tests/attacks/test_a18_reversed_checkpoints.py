@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -11,16 +12,34 @@ def _checkpoints(events: list[dict[str, Any]]) -> list[int]:
     return [at for at, event in enumerate(events) if event["type"] == "checkpoint"]
 
 
-def test_reversed_states_do_not_replay(recorded: Any) -> None:
-    events = recorded.events()
+def _reverse(recorded: Any, events: list[dict[str, Any]], *, moved: bool) -> None:
+    """Tell the states backwards; `moved`: with the files in the places that the new steps give them."""
     places = _checkpoints(events)
-    states = [(events[at]["components"], events[at]["files"]) for at in places]
-    for at, (components, files) in zip(places, reversed(states), strict=True):
+    states = [(events[at]["components"], events[at]["files"], events[at]["step"]) for at in places]
+    for at, (components, files, step) in zip(places, reversed(states), strict=True):
         cursor = events[at]["components"]["cursor"]
+        if moved:
+            own = f"step-{int(events[at]['step']):06d}"
+            files = [{**file, "path": file["path"].replace(f"step-{int(step):06d}", own)} for file in files]
         events[at]["components"], events[at]["files"] = {**components, "cursor": cursor}, files
     recorded.restate(events)
+    if moved:
+        folder = recorded.run_dir / "checkpoints"
+        names = sorted(path.name for path in folder.iterdir())
+        folder.rename(folder.with_name("forward"))
+        for name, other in zip(names, reversed(names), strict=True):
+            shutil.copytree(folder.with_name("forward") / name, folder / other)
+
+
+def test_reversed_states_do_not_replay(recorded: Any) -> None:
+    _reverse(recorded, recorded.events(), moved=True)
     assert recorded.codes() == []
     assert recorded.replay(2).outcome == "MISMATCH"
+
+
+def test_states_whose_files_lie_at_other_steps_break_the_chain(recorded: Any) -> None:
+    _reverse(recorded, recorded.events(), moved=False)
+    assert recorded.codes() == ["files"]
 
 
 @pytest.mark.parametrize("relinked", [False, True])

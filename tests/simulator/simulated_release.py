@@ -29,7 +29,7 @@ from attest.verdict.codes import CODES
 from attest.verdict.policy import Policy, PolicyDocument
 from attest.verdict.report import Report
 from attest.verdict.verify import verify
-from pot.audit.challenge import new_challenge
+from pot.audit.challenge import Challenge, new_challenge
 from pot.canonical import canonical_bytes, derive, sha256_hex, write_file
 from pot.commitments.dataset import DatasetCommitment, Shard, commit_digests, split_digests
 from pot.commitments.hashing import record_digest
@@ -43,6 +43,7 @@ from pot.data.exclude_verify import Exclusion, ExclusionHeader
 from pot.recording.chain import cursor_value
 from pot.recording.environment import environment_sha256
 from pot.recording.precommit import config_digest
+from pot.recording.state import checkpoint_files
 from pot.recording.transcript import batch_digest, previous_digest
 from pot.zk.circuit import Circuit
 from pot.zk.fixed import dequantise, quantise
@@ -412,7 +413,10 @@ class Simulation:
                         "components": components,
                         "state_blake3": state,
                         "previous_state_blake3": previous,
-                        "files": [],
+                        "files": [
+                            {"path": max(paths), "bytes": "0", "sha256": sha256_hex(b"")}
+                            for paths in checkpoint_files(step, components)
+                        ],
                     }
                 )
                 previous = state
@@ -426,20 +430,27 @@ class Simulation:
         )
         return events, states
 
+    def _drawn(self, run: tuple[str, str], population: int, unit: str, name: str) -> Challenge:
+        """A verifier's challenge; steps lie in as few segments as fifty draws give, so that others are left to draw."""
+        draws = [
+            new_challenge(
+                *run,
+                population,
+                unit=unit,  # type: ignore[arg-type]
+                forged="0.5",
+                detect="0.8",
+                nonce=derive("test/challenge", name.encode(), unit.encode(), bytes([number])).hex(),
+            )
+            for number in range(50 if unit == "step" else 1)
+        ]
+        return min(draws, key=lambda draw: len({(int(step) - 1) // self.every for step in draw.chosen}))
+
     def _audits(self, name: str, precommit_sha256: str, transcript_sha256: str, nonce: str) -> list[str]:
         """Signed audits: of segments, and for the child of steps; returns the digests of their payloads."""
         results = []
         for unit in ("segment",) if name == "parent" else ("segment", "step"):
             population = -(-self.steps[name] // (self.every if unit == "segment" else 1))
-            challenge = new_challenge(
-                precommit_sha256,
-                transcript_sha256,
-                population,
-                unit=unit,  # type: ignore[arg-type]
-                forged="0.5",
-                detect="0.8",
-                nonce=derive("test/challenge", name.encode(), unit.encode()).hex(),
-            )
+            challenge = self._drawn((precommit_sha256, transcript_sha256), population, unit, name)
             result = {
                 "version": "pot/audit-result/v1",
                 "precommit_sha256": precommit_sha256,
@@ -509,15 +520,8 @@ class Simulation:
 
     def _step_proofs(self, precommit_sha256: str, events: list[dict[str, Any]]) -> list[dict[str, str]]:
         """Step proofs of the steps that the verifier drew."""
-        challenge = new_challenge(
-            precommit_sha256,
-            sha256_hex(self.models["child"].transcript),
-            self.steps["child"],
-            unit="step",
-            forged="0.5",
-            detect="0.8",
-            nonce=derive("test/challenge", b"child", b"step").hex(),
-        )
+        run = (precommit_sha256, sha256_hex(self.models["child"].transcript))
+        challenge = self._drawn(run, self.steps["child"], "step", "child")
         by_step = {event["step"]: event for event in events if event["type"] == "step"}
         return [
             {"step": number, "proof_sha256": self.put(self.step_proof(precommit_sha256, by_step[number]))}
