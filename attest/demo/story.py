@@ -27,7 +27,7 @@ from pot.errors import EnvironmentFailure, PotError
 __all__ = ["FULL", "QUICK", "Scale", "Story"]
 
 _WAIT_SECONDS: Final = 120.0  # for a program's first file; importing torch from a cold disk takes longest
-_KILL_AFTER_LINES: Final = 300  # of the transcript: less than half of the training
+_KILL_AFTER_LINES: Final = 200  # of the transcript: less than a third of the training
 _ACCURACY: Final = 0.97
 _EVERYTHING: Final = ("0.01", "1")  # one forged unit in a hundred, met for certain: every unit of a short run
 
@@ -61,7 +61,7 @@ class Scale:
     step_detect: str
 
 
-QUICK: Final = Scale("0.3", "0.7", child_steps=12, step_forged="0.05", step_detect="0.05")
+QUICK: Final = Scale("0.5", "0.5", child_steps=12, step_forged="0.05", step_detect="0.05")
 FULL: Final = Scale("0.2", "0.95", child_steps=48, step_forged="0.25", step_detect="0.8")
 
 
@@ -81,9 +81,9 @@ class Story:
 
     def tell(self) -> Path:
         """Run every stage. Raises `PotError` where something ends in another way than the story says."""
-        self.commit()
+        self.voice.line("in the background, the verifier makes a circuit and a reference string for the fine-tuner:")
         setup = self.voice.start_pot("zk setup --out kit --json")
-        self.voice.line("(meanwhile the verifier makes the circuit and a reference string for the fine-tuner)")
+        self.commit()
         self.train()
         self.audit_parent()
         self.exclude()
@@ -191,6 +191,7 @@ class Story:
     def forge(self) -> None:
         """Stage 6, second half: seven forgeries; each must end in DENY or INCOMPLETE."""
         self.voice.heading(7, "Seven forgeries of the release")
+        audit = self._forge_segment()
         key = PrivateKey.load(self.folder / "keys" / "tuner.pem")
         commitments = self.folder / "commitments"
         rows: list[tuple[str, ...]] = [("forgery", "what the forger does", "verdict")]
@@ -198,19 +199,23 @@ class Story:
             forgery.bend(copy_release(self.folder / "release", self.folder / "forged" / forgery.name))
             rows.append((forgery.name, forgery.what, self._refused(forgery.name)))
         what = "the last segment ends in other weights, all digests adjusted, certified anew"
-        rows.append(("segment", what, self._forged_segment()))
+        rows.append(("segment", what, self._certify_segment(audit)))
         self.voice.line("")
         self.voice.table(rows)
 
-    def _forged_segment(self) -> str:
-        """The fine-tuner bends the last segment and certifies that run; the auditor's replay does not match."""
+    def _forge_segment(self) -> subprocess.Popen[str]:
+        """The fine-tuner bends the last segment of the run; the auditor begins to replay it."""
         place = self.folder / "forged"
         forge_last_segment(self.folder / "run-child", place / "run-segment", place / "segment")
         self._challenge("forged/run-segment", "forged", "segment", *_EVERYTHING)
         inputs = f"{_CHILD_INPUTS} --hide forged/segment --seed-nonce verifier/nonce-run-child.json"
-        self._audit("forged/run-segment", "forged", inputs, expect=1)
+        return self.voice.start_pot(self._audit_words("forged/run-segment", "forged", inputs))
+
+    def _certify_segment(self, audit: subprocess.Popen[str]) -> str:
+        """The auditor's replay does not match; the fine-tuner certifies the bent run without that audit."""
+        self.voice.quote(self.voice.finish(audit, "pot audit forged/run-segment", expect=1).out)
         self.voice.pot(f"certify forged/segment --run forged/run-segment {_CERTIFY_CHILD}")
-        with (place / "segment" / "claims.jsonl").open("ab") as claims:
+        with (self.folder / "forged" / "segment" / "claims.jsonl").open("ab") as claims:
             claims.write((self.folder / "verifier" / "audit-forged.jsonl").read_bytes())
         return self._refused("segment")
 
@@ -228,13 +233,14 @@ class Story:
         )
         self.voice.quote(ended.err)
 
-    def _audit(self, run: str, name: str, inputs: str, *, expect: int = 0) -> None:
-        ended = self.voice.pot(
+    def _audit(self, run: str, name: str, inputs: str) -> None:
+        self.voice.quote(self.voice.pot(self._audit_words(run, name, inputs)).out)
+
+    def _audit_words(self, run: str, name: str, inputs: str) -> str:
+        return (
             f"audit {run} --challenge verifier/challenge-{name}.json {inputs} --key keys/auditor.pem --workers 2"
-            f" --out verifier/audit-{name}.jsonl",
-            expect=expect,
+            f" --out verifier/audit-{name}.jsonl"
         )
-        self.voice.quote(ended.out)
 
     def _give_nonce(self, run: str, program: subprocess.Popen[str]) -> None:
         """Wait until the program has pre-committed, then give it the nonce of its seed; the verifier keeps a copy."""
