@@ -63,7 +63,7 @@ def main() -> None:
     options.add_argument("--commitment", required=True, help="their commitment, made by 'pot data commit'")
     options.add_argument("--run", required=True, help="run directory to write")
     options.add_argument("--out", required=True, help="folder for model.safetensors")
-    options.add_argument("--steps", type=int, default=700)
+    options.add_argument("--steps", type=int, default=1000)
     options.add_argument("--nonce", default="self", help="'self', or 'verifier' to wait for one")
     options.add_argument("--test", help="JSON lines to measure the accuracy on")
     chosen = options.parse_args()
