@@ -9,6 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("project", deadline=None)  # no test asserts wall time
+settings.load_profile("project")
 
 sys.path.insert(0, str(Path(__file__).parent / "simulator"))
 
