@@ -34,16 +34,15 @@ from attest.trust.keys import PrivateKey
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Finding
 from attest.verdict.verify import verify
-from pot.audit.audit import AuditResult
+from pot.audit.audit import AuditResult, load_run
 from pot.canonical import MAX_LINE_BYTES, read_file, sha256_hex, write_file
 from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
 from pot.commitments.hashing import DIGEST_BYTES
 from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
 from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
 from pot.errors import Malformed, PotError, Refused, UsageError
-from pot.recording.chain import ChainResult, check_chain
-from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
-from pot.recording.transcript import Transcript, load_transcript
+from pot.recording.chain import ChainResult
+from pot.recording.precommit import Precommit
 
 __all__ = ["Certification", "certify", "sign_audit", "sign_statement"]
 
@@ -118,7 +117,7 @@ def certify(
     key and reference string. `parent`: the release bundle of the model that was built on. `name`: of the model; the
     folder's name if left out. Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
     """
-    precommit, transcript, chain = _load_run(run_dir)
+    precommit, transcript, chain = load_run(run_dir)
     check_weights_size(model_dir)
     files = model_files(model_dir)
     draft = _Draft()
@@ -174,17 +173,6 @@ def certify(
     _rehearse(model_dir, files, draft, line)
     _write(model_dir, draft, line)
     return Certification(sha256_hex(statement.to_bytes()), statement, len(draft.objects))
-
-
-def _load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
-    path = run_dir / "precommit.json"
-    precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
-    transcript = load_transcript(run_dir)
-    chain = check_chain(transcript, precommit)
-    if chain.problems:
-        first = chain.problems[0]
-        raise Refused(f"{run_dir}: the transcript does not hold, nothing is certified: {first.code}: {first.detail}")
-    return precommit, transcript, chain
 
 
 def _add_parent(draft: _Draft, precommit: Precommit, parent: Path | None) -> list[dict[str, str]]:

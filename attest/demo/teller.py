@@ -70,7 +70,7 @@ class Teller:
     def program(self, words: str) -> Ended:
         """Run a Python program in the folder and demand that it succeeds."""
         say(f"    $ python {words}")
-        return self._finish(self._run([sys.executable, *shlex.split(words)]), f"python {words}", 0)
+        return self.finish(self._start([sys.executable, *shlex.split(words)]), f"python {words}")
 
     def kill_when(self, process: subprocess.Popen[str], moment: Callable[[], bool]) -> None:
         """Send SIGKILL to a program started by `start_program` as soon as the moment has come."""
@@ -131,21 +131,6 @@ class Teller:
             stderr=subprocess.PIPE,
             text=True,
         )
-
-    def _run(self, command: Sequence[str]) -> Ended:
-        try:
-            done = subprocess.run(
-                command,
-                cwd=self.folder,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=_COMMAND_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise EnvironmentFailure(f"{command[1]} did not end within {_COMMAND_SECONDS} s and was stopped") from None
-        return Ended(done.returncode, done.stdout, done.stderr)
 
     def _finish(self, ended: Ended, words: str, expect: int) -> Ended:
         if ended.code == expect:
