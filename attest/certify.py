@@ -10,7 +10,7 @@ Shows: nothing by itself; see `attest.verdict`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,28 +27,33 @@ from attest.bundle import (
     read_release,
     split_lines,
 )
+from attest.draft import (
+    MAX_COMMITMENT_BYTES,
+    Draft,
+    add_audit,
+    composition_claim,
+    exclusion_claim,
+    find_commitment,
+    inclusion_claim,
+)
 from attest.envelope import sign_envelope
-from attest.predicate import AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCertificate
+from attest.predicate import AUDIT, DATA_AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCertificate
 from attest.statement import Statement, make_statement
 from attest.trust.keys import PrivateKey
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Finding
 from attest.verdict.verify import verify
 from pot.audit.audit import AuditResult, load_run
-from pot.canonical import MAX_LINE_BYTES, read_file, sha256_hex, write_file
-from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
-from pot.commitments.hashing import DIGEST_BYTES
+from pot.audit.data_audit import DataAudit
+from pot.canonical import read_file, sha256_hex, write_file
 from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
-from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
-from pot.errors import Malformed, PotError, Refused, UsageError
+from pot.errors import PotError, Refused, UsageError
 from pot.recording.chain import ChainResult
 from pot.recording.precommit import Precommit
 
-__all__ = ["Certification", "certify", "sign_audit", "sign_statement"]
+__all__ = ["Certification", "certify", "sign_audit", "sign_data_audit", "sign_statement"]
 
 _COMMITMENTS_FOLDER: Final = "commitments"
-_MAX_SEARCHED: Final = 1000  # files that are looked at for a commitment
-_MAX_COMMITMENT_BYTES: Final = 16 << 20
 _MAX_PROOF_OBJECT_BYTES: Final = 1 << 20
 _MAX_KIT_BYTES: Final = 256 << 20
 
@@ -65,26 +70,6 @@ class Certification:
     objects: int
 
 
-@dataclass
-class _Draft:
-    """What the certificate will refer to, gathered before anything is written."""
-
-    objects: dict[str, bytes] = field(default_factory=dict)
-    lines: list[bytes] = field(default_factory=list)
-    total: int = 0
-
-    def add(self, data: bytes) -> str:
-        sha256 = sha256_hex(data)
-        if sha256 not in self.objects:
-            self.total += len(data)
-            if self.total > MAX_TOTAL_BYTES:
-                raise UsageError(
-                    f"certify: the evidence is larger than the {MAX_TOTAL_BYTES} bytes that a verifier reads"
-                )
-            self.objects[sha256] = data
-        return sha256
-
-
 def sign_statement(statement: Statement, key: PrivateKey) -> bytes:
     """One line of `claims.jsonl`, without its newline."""
     envelope = sign_envelope(statement.to_bytes(), key)
@@ -97,12 +82,21 @@ def sign_audit(result: AuditResult, key: PrivateKey | Path) -> bytes:
     return sign_statement(make_statement("transcript.jsonl", result.transcript_sha256, AUDIT, result), signer) + b"\n"
 
 
+def sign_data_audit(result: DataAudit, key: PrivateKey | Path) -> bytes:
+    """A data audit as a signed statement about the dataset commitment: one line of `claims.jsonl`, with its newline."""
+    signer = PrivateKey.load(key) if isinstance(key, Path) else key
+    statement = make_statement("dataset-commitment", result.commitment_sha256, DATA_AUDIT, result)
+    return sign_statement(statement, signer) + b"\n"
+
+
 def certify(
     model_dir: Path,
     run_dir: Path,
     key: PrivateKey,
     *,
     exclusions: Sequence[Path] = (),
+    inclusions: Sequence[Path] = (),
+    compositions: Sequence[Path] = (),
     audits: Sequence[Path] = (),
     step_proofs: Sequence[Path] = (),
     kit: Path | None = None,
@@ -112,30 +106,30 @@ def certify(
 ) -> Certification:
     """Make a training certificate for the model in `model_dir` and write it, with its evidence, into that folder.
 
-    `exclusions`: files of `pot data exclude`; their commitments are looked for beside them, or given as `commitments`.
-    `audits`: signed audit lines. `step_proofs`: files of `pot prove`; `kit`: the folder with their circuit, settings,
-    key and reference string. `parent`: the release bundle of the model that was built on. `name`: of the model; the
-    folder's name if left out. Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
+    `exclusions`, `inclusions`: files of `pot data exclude` and `include`; the commitments that they name are looked for
+    beside them, or given as `commitments`. `compositions`: files of `pot data compose`. `audits`: signed audit lines.
+    `step_proofs`: files of `pot prove`; `kit`: the folder with their circuit, settings, key and reference string.
+    `parent`: the release bundle of the model that was built on. `name`: of the model; the folder's name if left out.
+    Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
     """
     precommit, transcript, chain = load_run(run_dir)
     check_weights_size(model_dir)
     files = model_files(model_dir)
-    draft = _Draft()
+    draft = Draft()
     parents = _add_parent(draft, precommit, parent)
     for item in precommit.data:
-        path = _find_commitment(item.commitment_sha256, [run_dir / _COMMITMENTS_FOLDER, *commitments])
-        draft.add(read_file(path, limit=_MAX_COMMITMENT_BYTES))
-    audited = [_add_audit(draft, path, transcript.sha256()) for path in audits]
+        path = find_commitment(item.commitment_sha256, [run_dir / _COMMITMENTS_FOLDER, *commitments])
+        draft.add(read_file(path, limit=MAX_COMMITMENT_BYTES))
+    referred = [add_audit(draft, path, transcript.sha256()) for path in audits]
+    audited = [result for _, result in referred if isinstance(result, AuditResult)]
     claims: list[dict[str, Any]] = [{"type": "training-provenance"}]
-    claims += [_exclusion_claim(draft, path, commitments, precommit) for path in exclusions]
+    claims += [exclusion_claim(draft, path, commitments, precommit) for path in exclusions]
+    claims += [inclusion_claim(draft, path, commitments, precommit) for path in inclusions]
+    claims += [composition_claim(draft, path, precommit) for path in compositions]
     claims += _step_claims(draft, step_proofs, kit)
     model_name = name or model_dir.resolve().name
-    replayed = {unit.unit_number for _, result in audited for unit in result.replays if unit.outcome == "MATCH"}
-    unit = audited[0][1].challenge.unit if audited else "segment"
-    if any(result.challenge.unit != unit for _, result in audited):
-        replayed = {
-            u.unit_number for _, r in audited if r.challenge.unit == unit for u in r.replays if u.outcome == "MATCH"
-        }
+    unit = audited[0].challenge.unit if audited else "segment"
+    replayed = {u.unit_number for r in audited if r.challenge.unit == unit for u in r.replays if u.outcome == "MATCH"}
     steps = sum(len(segment.steps) for segment in chain.segments)
     predicate = TrainingCertificate.from_value(
         {
@@ -157,7 +151,7 @@ def certify(
             },
             "operations": _operations(draft, model_dir, run_dir, files, precommit, chain, parent),
             "claims": claims,
-            "audits": list(dict.fromkeys(sha256 for sha256, _ in audited)),
+            "audits": list(dict.fromkeys(sha256 for sha256, _ in referred)),
             "coverage": {
                 "unit": unit,
                 "population": str(len(chain.segments) if unit == "segment" else steps),
@@ -175,7 +169,7 @@ def certify(
     return Certification(sha256_hex(statement.to_bytes()), statement, len(draft.objects))
 
 
-def _add_parent(draft: _Draft, precommit: Precommit, parent: Path | None) -> list[dict[str, str]]:
+def _add_parent(draft: Draft, precommit: Precommit, parent: Path | None) -> list[dict[str, str]]:
     """The parent's claims and objects, and its weights as an object."""
     if precommit.parent is None:
         if parent is not None:
@@ -210,62 +204,7 @@ def _payload_sha256(line: bytes) -> str | None:
         return None
 
 
-def _find_commitment(sha256: str, places: Sequence[Path]) -> Path:
-    """The file, among these and directly in these folders, whose bytes are the commitment with this digest."""
-    looked = 0
-    for place in places:
-        for path in sorted(place.glob("*.json")) if place.is_dir() else [place]:
-            looked += 1
-            if looked > _MAX_SEARCHED:
-                break
-            if path.is_symlink() or not path.is_file() or path.stat().st_size > _MAX_COMMITMENT_BYTES:
-                continue
-            if sha256_hex(read_file(path, limit=_MAX_COMMITMENT_BYTES)) == sha256:
-                return path
-    names = ", ".join(str(place) for place in places)
-    raise UsageError(f"no commitment with SHA-256 {sha256} in {names}; give its file with --commitment")
-
-
-def _add_audit(draft: _Draft, path: Path, transcript_sha256: str) -> tuple[str, AuditResult]:
-    lines = split_lines(read_file(path, limit=MAX_LINE_BYTES))
-    if len(lines) != 1:
-        raise Malformed(f"{path}: expected one line, the signed audit that pot audit writes")
-    payload = SigstoreBundle.from_line(lines[0], what=str(path)).dsse_envelope.payload_bytes()
-    statement = Statement.from_payload(payload, what=str(path))
-    if statement.predicate_type != AUDIT:
-        raise Malformed(f"{path}: not an audit but {statement.predicate_type}")
-    result = AuditResult.from_value(statement.predicate, what=str(path))
-    if result.transcript_sha256 != transcript_sha256:
-        raise Refused(f"{path}: the audit is about another transcript, {result.transcript_sha256}")
-    bad = [unit.unit_number for unit in result.replays if unit.outcome == "MISMATCH"]
-    if bad or "MISMATCH" in (result.init, result.points) or result.datasets_differ:
-        raise Refused(f"{path}: the audit found a mismatch; a certificate that refers to it would be denied")
-    draft.lines.append(lines[0])
-    return sha256_hex(payload), result
-
-
-def _exclusion_claim(draft: _Draft, path: Path, commitments: Sequence[Path], precommit: Precommit) -> dict[str, Any]:
-    data = read_file(path, limit=MAX_EXCLUSION_BYTES)
-    header = read_exclusion(data, what=str(path)).header
-    if header.training_sha256 not in {item.commitment_sha256 for item in precommit.data}:
-        raise Refused(f"{path}: proves against {header.training_sha256}, which this run did not commit to")
-    found = _find_commitment(header.exclusion_sha256, [path.parent, *commitments])
-    commitment = read_file(found, limit=_MAX_COMMITMENT_BYTES)
-    count = int(DatasetCommitment.from_bytes(commitment, what=str(found)).records.count)
-    digests = read_file(found.with_suffix(".digests"), limit=MAX_DIGESTS_BYTES)
-    if len(digests) != DIGEST_BYTES * count:
-        raise Malformed(f"{found.with_suffix('.digests')}: {len(digests)} bytes, not the digests of {count} records")
-    return {
-        "type": "dataset-exclusion",
-        "name": found.stem,
-        "exclusion_sha256": draft.add(commitment),
-        "training_sha256": header.training_sha256,
-        "digests_sha256": draft.add(digests),
-        "proof_sha256": draft.add(data),
-    }
-
-
-def _step_claims(draft: _Draft, step_proofs: Sequence[Path], kit: Path | None) -> list[dict[str, Any]]:
+def _step_claims(draft: Draft, step_proofs: Sequence[Path], kit: Path | None) -> list[dict[str, Any]]:
     """The step proofs by circuit, and the circuit's parts."""
     if not step_proofs:
         return []
@@ -293,7 +232,7 @@ def _step_claims(draft: _Draft, step_proofs: Sequence[Path], kit: Path | None) -
 
 
 def _operations(
-    draft: _Draft,
+    draft: Draft,
     model_dir: Path,
     run_dir: Path,
     files: Sequence[ModelFile],
@@ -330,7 +269,7 @@ def _state_weights(run_dir: Path, chain: ChainResult, *, first: bool) -> bytes:
     )
 
 
-def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: _Draft, line: bytes) -> None:
+def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: Draft, line: bytes) -> None:
     """Verify as anybody will, before it is written."""
     weights = next(
         (read_file(model_dir / f.path, limit=MAX_TOTAL_BYTES) for f in files if f.path == WEIGHTS_FILE), None
@@ -348,7 +287,7 @@ def _words(finding: Finding) -> str:
     return f"{finding.code}: {finding.subject}: {finding.detail}"
 
 
-def _write(model_dir: Path, draft: _Draft, line: bytes) -> None:
+def _write(model_dir: Path, draft: Draft, line: bytes) -> None:
     """Objects first, claims last: a crash in between leaves no reference without its object."""
     claims = model_dir / CLAIMS_FILE
     folder = model_dir / OBJECTS_FOLDER

@@ -1,4 +1,4 @@
-"""What our statements say: the predicate of a training certificate and of an audit.
+"""What our statements say: the predicates of a training certificate, an audit and a data audit.
 
 Spec: `specs/certificate.md` and `specs/predicates/`. Absence of a field means no claim. Everything is referred to by
 digest: statements by the SHA-256 of their DSSE payload, evidence by the SHA-256 of the bytes of the object.
@@ -19,14 +19,17 @@ from pot.commitments.model import ModelFile
 __all__ = [
     "AUDIT",
     "AUTHORITY",
+    "DATA_AUDIT",
     "MAX_ENTRIES",
     "NON_CLAIMS",
     "STATEMENT_PREDICATES",
     "TRAINING_CERTIFICATE",
     "Claim",
     "Coverage",
+    "DataComposition",
     "Dataset",
     "DatasetExclusion",
+    "DatasetInclusion",
     "Inputs",
     "Model",
     "Name",
@@ -44,7 +47,8 @@ AUTHORITY: Final = "https://pot-attest.dev/attestation/"
 
 TRAINING_CERTIFICATE: Final = AUTHORITY + "training-certificate/v0.1"
 AUDIT: Final = AUTHORITY + "audit/v0.1"
-STATEMENT_PREDICATES: Final = (TRAINING_CERTIFICATE, AUDIT)
+DATA_AUDIT: Final = AUTHORITY + "data-audit/v0.1"
+STATEMENT_PREDICATES: Final = (TRAINING_CERTIFICATE, AUDIT, DATA_AUDIT)
 
 MAX_ENTRIES: Final = 4096  # of any list; the statement's 64 KiB end far below it
 
@@ -116,7 +120,11 @@ class TrainingProvenance(Document):
 
 
 class DatasetExclusion(Document):
-    """No record of the exclusion set is among the records of one training dataset."""
+    """No record of the exclusion set is among the records of one training dataset, seen through the set's view.
+
+    `training_sha256`: a pre-committed dataset's commitment, or another commitment to the same shards. `digests_sha256`:
+    the exclusion set's listing.
+    """
 
     type: Literal["dataset-exclusion"]
     name: Name
@@ -124,6 +132,25 @@ class DatasetExclusion(Document):
     training_sha256: Hex32
     digests_sha256: Hex32
     proof_sha256: Hex32
+
+
+class DatasetInclusion(Document):
+    """Every record of the inclusion set is among the records of one training dataset, and was in a batch."""
+
+    type: Literal["dataset-inclusion"]
+    name: Name
+    inclusion_sha256: Hex32
+    training_sha256: Hex32
+    digests_sha256: Hex32
+    proof_sha256: Hex32
+
+
+class DataComposition(Document):
+    """The records, bytes and tokens of one training dataset, for each of its labels."""
+
+    type: Literal["data-composition"]
+    training_sha256: Hex32
+    composition_sha256: Hex32
 
 
 class ProvenStep(Document):
@@ -141,7 +168,10 @@ class StepsProven(Document):
     steps: Annotated[list[ProvenStep], Field(min_length=1, max_length=MAX_ENTRIES)]
 
 
-Claim = Annotated[TrainingProvenance | DatasetExclusion | StepsProven, Field(discriminator="type")]
+Claim = Annotated[
+    TrainingProvenance | DatasetExclusion | DatasetInclusion | DataComposition | StepsProven,
+    Field(discriminator="type"),
+]
 
 
 class Coverage(Document):

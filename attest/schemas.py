@@ -44,8 +44,13 @@ def _models() -> dict[str, type[BaseModel]]:
     from attest.verdict.report import Report
     from pot.audit.audit import AuditResult
     from pot.audit.challenge import Challenge
+    from pot.audit.data_audit import DataAudit
     from pot.commitments.dataset import DatasetCommitment
+    from pot.data.composition_verify import Composition
     from pot.data.exclude_verify import ExclusionHeader
+    from pot.data.include_verify import InclusionHeader
+    from pot.data.portrait_verify import PortraitHeader
+    from pot.data.query import MembershipAnswer
     from pot.recording.precommit import Precommit, SeedNonce
     from pot.recording.transcript import CheckpointEvent, EndEvent, ResumeEvent, StartEvent, StepEvent
     from pot.zk.circuit import Circuit
@@ -55,6 +60,8 @@ def _models() -> dict[str, type[BaseModel]]:
         "audit-v0.1": AuditResult,
         "challenge": Challenge,
         "circuit": Circuit,
+        "composition": Composition,
+        "data-audit-v0.1": DataAudit,
         "dataset-commitment": DatasetCommitment,
         "event-checkpoint": CheckpointEvent,
         "event-end": EndEvent,
@@ -62,7 +69,10 @@ def _models() -> dict[str, type[BaseModel]]:
         "event-start": StartEvent,
         "event-step": StepEvent,
         "exclusion-header": ExclusionHeader,
+        "inclusion-header": InclusionHeader,
+        "membership-answer": MembershipAnswer,
         "policy": PolicyDocument,
+        "portrait-header": PortraitHeader,
         "precommit": Precommit,
         "report": Report,
         "seed-nonce": SeedNonce,

@@ -165,9 +165,11 @@ def _real(digits: str, what: str) -> float:
 
 def _check_depth(text: str, what: str) -> None:
     """Refuse deep nesting before the recursive parser sees it."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH:  # most records: so few cannot nest deeper
+        return
     depth = 0
     # possessive and with an optional end: an unterminated string is passed over once, not once for each quote in it
-    for mark in re.finditer(r'"(?:[^"\\]|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
+    for mark in re.finditer(r'"(?:[^"\\]++|\\.)*+"?|[\[{]|[\]}]', text, re.DOTALL):
         first = mark.group()[0]
         if first in "[{":
             depth += 1

@@ -49,3 +49,7 @@ class MissingExtra(EnvironmentFailure):
             f"{purpose} needs the extra [{extra}], which is not installed: pip install 'pot-attest[{extra}]'"
         )
         self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[type[MissingExtra], tuple[str, str]]:
+        return type(self), (self.extra, self.purpose)  # crosses a process boundary

@@ -30,10 +30,18 @@ def certify(
     exclude: Annotated[
         list[Path] | None, typer.Option("--exclude", help="File of pot data exclude; repeatable.")
     ] = None,
+    include: Annotated[
+        list[Path] | None, typer.Option("--include", help="File of pot data include; repeatable.")
+    ] = None,
+    composition: Annotated[
+        list[Path] | None, typer.Option("--composition", help="File of pot data compose; repeatable.")
+    ] = None,
     commitment: Annotated[
         list[Path] | None, typer.Option("--commitment", help="Commitment, or folder of them; repeatable.")
     ] = None,
-    audit: Annotated[list[Path] | None, typer.Option("--audit", help="Signed audit; repeatable.")] = None,
+    audit: Annotated[
+        list[Path] | None, typer.Option("--audit", help="Signed audit of the run or its data; repeatable.")
+    ] = None,
     step_proofs: Annotated[
         list[Path] | None, typer.Option("--step-proofs", help="Step proof, or folder of them; repeatable.")
     ] = None,
@@ -54,6 +62,8 @@ def certify(
         run,
         PrivateKey.load(key),
         exclusions=exclude or [],
+        inclusions=include or [],
+        compositions=composition or [],
         audits=audit or [],
         step_proofs=_files(step_proofs or []),
         kit=kit,

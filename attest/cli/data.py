@@ -1,192 +1,197 @@
-"""`pot data`: commit to data, show that X is not in it, ask about one record.
+"""`pot data`: commit to data, show what is and what is not in it, summarise it.
 
 Formats: `specs/commitments.md`. Results go to standard output, talk and the progress bar to standard error. No record's
-content is ever printed, only counts, indices and digests.
+content is ever printed, only counts, indices and digests. This module commits; the questions and the summaries have
+modules of their own.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from attest.cli.outputs import check_outputs
-from attest.cli.terminal import clean, say
+from attest.cli.terminal import progress_bar, say, show
 
 if TYPE_CHECKING:
-    from pot.data.commit import Progress
+    from pot.commitments.hiding import HidingKey
 
-__all__ = ["app", "register"]
+__all__ = ["app", "load_key", "register"]
 
 app = typer.Typer(
     name="data",
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Commit to data, show that X is not in it, ask about one record.\n\n"
+    help="Commit to data, show what is and what is not in it, summarise it.\n\n"
     "Example: pot data commit train.jsonl --view json/1 --out train.json",
 )
 
-_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+
+class OnError(StrEnum):
+    """What `--on-error` takes."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class HidingMethod(StrEnum):
+    """What `pot data key --method` takes."""
+
+    BLAKE3 = "blake3"
+    ECVRF = "ecvrf"
 
 
 def register(main: typer.Typer) -> None:
     """Add `pot data` with its commands."""
+    from attest.cli import data_questions, data_summaries, door
+
+    for module in (data_questions, data_summaries, door):
+        for command in module.COMMANDS:
+            app.command()(command)
     main.add_typer(app, name="data")
+
+
+def load_key(path: Path | None) -> HidingKey | None:
+    """The hiding key of a key file, if one is named."""
+    if path is None:
+        return None
+    from pot.commitments.hiding import load_key as load
+
+    return load(path)
 
 
 @app.command()
 def commit(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files or folders, in this order.")],
-    view: Annotated[str, typer.Option("--view", help="How records become bytes: pixels/1, json/1 or file/1.")],
-    out: Annotated[Path, typer.Option("--out", help="Where to write the commitment; its digest list goes beside it.")],
+    view: Annotated[
+        str, typer.Option("--view", help="How records become bytes: text/1, json/1, ...; see specs/views.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where to write the commitment; its listing goes beside it.")],
     as_exclusion: Annotated[bool, typer.Option("--as-exclusion", help="Commit to a set X to be excluded.")] = False,
+    as_inclusion: Annotated[bool, typer.Option("--as-inclusion", help="Commit to a set Y to be included.")] = False,
+    container: Annotated[
+        str | None, typer.Option("--container", help="How records are stored; default: by the files' names.")
+    ] = None,
+    field: Annotated[
+        list[str] | None,
+        typer.Option("--field", help="What the view needs and its name in the container: text=content."),
+    ] = None,
+    on_error: Annotated[
+        OnError, typer.Option("--on-error", help="Stop at what cannot be read, or skip and count it.")
+    ] = OnError.STOP,
+    key_file: Annotated[
+        Path | None, typer.Option("--key-file", help="Hide the leaves under this key (pot data key).")
+    ] = None,
     workers: Annotated[int, typer.Option("--workers", help="Processes, one file each at a time.")] = 1,
-    as_json: _AsJson = False,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Address of a Ray cluster that sees the same paths, or auto.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
     """Commit to the records of files or folders, seen through a view.
 
-    Writes C.json (publish it) and C.digests (32 bytes per record; it stays with the data, except for a set X, whose
-    list is published too).
+    Writes C.json (publish it) and its listing, C.digests (32 bytes per record) or C.keys (tiles50/1, winnow50/1,
+    winnow50-tokens/1, minhash/1). The listing stays with the data, except that of a set X or Y, which is published.
+    Start the same command again after an interruption: finished files are not read again.
 
     Examples:
 
     pot data commit train.jsonl --view pixels/1 --out train.json
 
-    pot data commit books/ --view file/1 --out x.json --as-exclusion --workers 4
+    pot data commit shards/ --view text/1 --field text=content --out train.json --workers 4
+
+    pot data commit books/ --view winnow50/1 --out x.json --as-exclusion
     """
+    from pot.commitments.dataset import GRAM_VIEWS, Role
     from pot.data.commit import commit as commit_data
-    from pot.data.commit import digests_path, write_committed
+    from pot.data.commit import listing_path, write_committed
+    from pot.errors import UsageError
 
-    check_outputs([out], reads=paths)
-    check_outputs([digests_path(out)], reads=paths)
-    with _bar("reading") as progress:
-        committed = commit_data(paths, view, "exclusion" if as_exclusion else "training", workers, progress)
+    if as_exclusion and as_inclusion:
+        raise UsageError("--as-exclusion and --as-inclusion exclude each other")
+    role: Role = "exclusion" if as_exclusion else "inclusion" if as_inclusion else "training"
+    listing = out.with_name(out.name.removesuffix(".json") + (".keys" if view in GRAM_VIEWS else ".digests"))
+    check_outputs([out, listing], reads=[*paths, *([key_file] if key_file else [])])
+    work = out.with_name(f".{out.name}.work")
+    if work.is_dir():
+        say(f"going on with what {work} holds; files that were finished and have not changed are not read again")
+    with progress_bar("reading") as progress:
+        committed = commit_data(
+            paths,
+            view,
+            role,
+            workers,
+            progress,
+            container=container,
+            fields=_fields(field or []),
+            on_error=on_error.value,
+            key=load_key(key_file),
+            work=work,
+            ray=ray,
+        )
     write_committed(committed, out)
+    shutil.rmtree(work, ignore_errors=True)  # what stays only takes room
     commitment = committed.commitment
-    _print(
-        as_json,
-        {
-            "commitment": str(out),
-            "digests": str(digests_path(out)),
-            "sha256": commitment.sha256(),
-            "role": commitment.role,
-            "view": commitment.view,
-            "records": commitment.records.model_dump(),
-            "set": commitment.set.model_dump(),
-        },
-        [
-            f"{out}",
-            f"  records  {commitment.records.count}, {commitment.set.count} distinct, seen as {commitment.view}",
-            f"  order    {commitment.records.root_blake3}",
-            f"  set      {commitment.set.root_blake3}",
-            f"  sha256   {commitment.sha256()}",
-        ],
-    )
-
-
-@app.command()
-def exclude(
-    training: Annotated[Path, typer.Argument(metavar="C.json", help="Commitment to the training data.")],
-    exclusion: Annotated[Path, typer.Argument(metavar="X.json", help="Commitment to X (made with --as-exclusion).")],
-    out: Annotated[Path, typer.Option("--out", help="Where to write the exclusion file.")],
-    listing: Annotated[bool, typer.Option("--list", help="On overlap, also print X's overlapping indices.")] = False,
-    as_json: _AsJson = False,
-) -> None:
-    """Show that no record of X is in the training data, or count how many are.
-
-    Exit 0: nothing overlaps, the exclusion file is written. Exit 1: X overlaps; the number of its records that are in
-    the training data is printed, nothing is written, and no content is shown.
-
-    Example: pot data exclude train.json x.json --out x.exclusion
-    """
-    from pot.canonical import write_file
-    from pot.data.commit import digests_path, load_committed
-    from pot.data.exclude import Overlap
-    from pot.data.exclude import exclude as exclude_data
-
-    check_outputs([out], reads=[training, digests_path(training), exclusion, digests_path(exclusion)])
-    with _bar("reading commitments"):
-        d, x = load_committed(training), load_committed(exclusion)
-    with _bar("looking for X"):
-        result = exclude_data(d, x)
-    records = x.commitment.records.count
-    if isinstance(result, Overlap):
-        value: dict[str, Any] = {"excluded": False, "overlap": str(result.count), "records": records}
-        lines = [str(result.count)]
-        if listing:
-            value["indices"] = [str(index) for index in result.indices]
-            lines += value["indices"]
-        _print(as_json, value, lines)
-        say(f"pot: {result.count} of X's {records} records are in the training data; no exclusion file was written")
-        raise typer.Exit(1)
-    data = result.to_bytes()
-    write_file(out, data)
     value = {
-        "excluded": True,
-        "overlap": "0",
-        "records": records,
-        "exclusion": str(out),
-        "bytes": str(len(data)),
-        "training_sha256": result.header.training_sha256,
-        "exclusion_sha256": result.header.exclusion_sha256,
+        "commitment": str(out),
+        "digests": str(listing_path(out, commitment)),
+        "sha256": commitment.sha256(),
+        "role": commitment.role,
+        "view": commitment.view,
+        "records": commitment.records.model_dump(),
+        "set": commitment.set.model_dump(),
     }
-    told = f"none of X's {records} records is among the {d.commitment.records.count} training records"
-    _print(as_json, value, [f"{out}: {told} ({len(data)} bytes)"])
+    keys = " keys" if commitment.gram else ""
+    lines = [
+        f"{out}",
+        f"  records  {commitment.records.count}, {commitment.set.count} distinct{keys}, seen as {commitment.view}",
+        f"  order    {commitment.records.root_blake3}",
+        f"  set      {commitment.set.root_blake3}",
+        f"  sha256   {commitment.sha256()}",
+    ]
+    if commitment.reading is not None and (commitment.reading.skipped or commitment.reading.cut):
+        skipped, cut = commitment.reading.skipped or "0", commitment.reading.cut or "0"
+        value |= {"skipped": skipped, "cut": cut}
+        lines.append(f"  left out {skipped} records and the rest of {cut} files, which could not be read")
+    if commitment.hiding is not None:
+        value["hiding"] = commitment.hiding.model_dump()
+        lines.append(f"  hidden   {commitment.hiding.method}, key id {commitment.hiding.id[:16]}")
+    show(as_json, value, lines)
+
+
+def _fields(given: list[str]) -> dict[str, str]:
+    from pot.errors import UsageError
+
+    found: dict[str, str] = {}
+    for item in given:
+        name, equals, source = item.partition("=")
+        if not (name and equals and source) or name in found:
+            raise UsageError(f"--field {item[:64]}: NAME=SOURCE is expected, each NAME once: --field text=content")
+        found[name] = source
+    return found
 
 
 @app.command()
-def query(
-    commitment: Annotated[Path, typer.Argument(metavar="C.json", help="The commitment to ask.")],
-    record: Annotated[Path, typer.Option("--record", help="A file that holds the one record.")],
-    as_json: _AsJson = False,
+def key(
+    out: Annotated[Path, typer.Argument(metavar="KEY", help="Where to write the key, with mode 0600.")],
+    method: Annotated[
+        HidingMethod, typer.Option("--method", help="blake3: fast; ecvrf: others can ask with pot data ask.")
+    ] = HidingMethod.BLAKE3,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Ask whether one record is in the committed data, with an inclusion or a non-membership proof.
+    """Make a key for hidden commitments: without it nobody can test guesses about records against them.
 
-    Exit 0: it is there. Exit 1: it is not there. With --json the proof is printed. For pixels/1 and json/1 the file
-    holds one JSON object (.jsonl, one line), for file/1 the file is the record.
+    X's owner needs the same key to commit to X (blake3), or asks the key's holder (ecvrf, see pot data ask).
 
-    Example: pot data query train.json --record image.jsonl --json
+    Example: pot data key hiding.key
     """
-    from pot.data.commit import load_committed
-    from pot.data.query import answer, check_answer, digest_of
-    from pot.data.readers import read_one
-    from pot.data.views import view_named
+    from pot.commitments.hiding import new_key
 
-    with _bar("reading commitment"):
-        committed = load_committed(commitment)
-    view = committed.commitment.view
-    found = answer(committed, digest_of(read_one(record, view_named(view).container), view))
-    check_answer(committed.commitment, found)
-    if found.member:
-        text = f"in: index {found.index} of {committed.commitment.records.count} records, copies {found.copies}"
-    else:
-        text = f"not in: none of the {committed.commitment.records.count} records, shown by a non-membership proof"
-    _print(as_json, json.loads(found.to_bytes()), [text])
-    if not found.member:
-        raise typer.Exit(1)
-
-
-def _print(as_json: bool, value: dict[str, Any], lines: list[str]) -> None:
-    if as_json:
-        typer.echo(json.dumps(value, sort_keys=True))
-    else:
-        typer.echo("\n".join(clean(line) for line in lines))
-
-
-@contextmanager
-def _bar(label: str) -> Iterator[Progress | None]:
-    """A progress bar on standard error, gone when done; nothing where that is not a terminal."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    made = new_key(f"{'blake3-keyed' if method is HidingMethod.BLAKE3 else 'ecvrf'}/1")
+    made.save(out)
+    hiding = made.hiding
+    show(as_json, {"key": str(out), **hiding.model_dump()}, [f"{out}: {hiding.method} key, id {hiding.id}"])

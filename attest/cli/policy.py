@@ -61,6 +61,26 @@ require:
       root_blake3: REPLACE with records.root_blake3 of your commitment
 """
     + _COVERAGE,
+    "inclusion": _HEAD
+    + """\
+require:
+  - claim: dataset-inclusion
+    level: audited
+    inclusion:          # the set that must have been used: from your own commitment of it
+      view: text/1
+      records: 200
+      root_blake3: REPLACE with records.root_blake3 of your commitment
+"""
+    + _COVERAGE,
+    "composition": _HEAD
+    + """\
+require:
+  - claim: data-composition
+    level: audited      # an auditor summed the data and its labels up again
+    only:               # no group of any dataset has another label
+      licence: [CC0-1.0, MIT, Apache-2.0]
+"""
+    + _COVERAGE,
     "step-proofs": _HEAD
     + """\
 require:
@@ -105,8 +125,11 @@ def check(
     for role, name, key in policy.keys:
         typer.echo(clean(f"{role}  {name}  {key.algorithm} {key.hint()}"))
     for item in policy.document.require:
-        pin = item.exclusion
+        pin = item.exclusion or item.inclusion
         extra = f" of {pin.records} records, view {pin.view}, root {pin.root_blake3}" if pin else ""
+        extra += f", field {pin.field}" if pin is not None and pin.field is not None else ""
+        extra += f", under key {pin.hiding.id}" if pin is not None and pin.hiding is not None else ""
+        extra += "".join(f", only {name}: {', '.join(labels)}" for name, labels in (item.only or {}).items())
         extra += ", steps chosen by a verifier" if item.verifier_chosen else ""
         typer.echo(clean(f"requires  {item.claim} at {item.level}{extra}"))
     if policy.document.coverage is not None:

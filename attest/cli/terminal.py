@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 from attest.plaintext import clean
 
-__all__ = ["clean", "prepare", "say"]
+__all__ = ["clean", "prepare", "progress_bar", "say", "show"]
 
 
 def say(text: str) -> None:
@@ -23,3 +27,26 @@ def prepare() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
+
+
+def show(as_json: bool, value: dict[str, Any], lines: Sequence[str]) -> None:
+    """The result on standard output: one JSON object, or lines of text, cleaned."""
+    print(json.dumps(value, sort_keys=True) if as_json else "\n".join(clean(line) for line in lines))  # noqa: T201
+
+
+@contextmanager
+def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A bar with rate and time left on standard error, gone when done; nothing where that is not a terminal.
+
+    Yields a function of (bytes done, bytes in all).
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -6,12 +6,15 @@ Decides nothing and adds nothing; every line is cleaned again, whatever the repo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from attest.plaintext import clean
 from attest.verdict.findings import Finding
-from attest.verdict.report import Ancestor, ClaimReport, Report
+from attest.verdict.report import Ancestor, ClaimReport, ExclusionSet, Report, ReportedComposition
 
-__all__ = ["render_text"]
+__all__ = ["MAX_GROUP_LINES", "render_text"]
+
+MAX_GROUP_LINES: Final = 50  # of a composition; a terminal shows no more at once
 
 _MARKS = {"passed": "ok  ", "failed": "FAIL", "not_checked": "--  "}
 
@@ -33,9 +36,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"Required by policy {report.policy.policy_sha256[:16]}"
         for requirement in report.policy.requirements:
             yield f"  {_MARKS[requirement.status]} {requirement.claim} at {requirement.level}: {requirement.detail}"
-            if requirement.exclusion is not None:
-                exclusion = requirement.exclusion
-                yield f"         {exclusion.records} records, view {exclusion.view}, root {exclusion.root_blake3[:16]}"
+            named = requirement.exclusion or requirement.inclusion
+            if named is not None:
+                yield f"         {_set(named)}"
+            for name, labels in (requirement.only or {}).items():
+                yield f"         only {name}: {', '.join(labels[:20])}{' ...' if len(labels) > 20 else ''}"
     names = {ancestor.certificate_sha256: ancestor.model or "" for ancestor in report.lineage}
     if report.claims:
         yield ""
@@ -62,15 +67,36 @@ def _claim(claim: ClaimReport, names: dict[str, str]) -> Iterator[str]:
     what = claim.name or (f"{len(claim.steps)} steps" if claim.steps else "")
     level = claim.level if claim.status == "passed" else claim.status.replace("_", " ")
     yield f"  {_MARKS[claim.status]} {claim.type} {what} [{level}] of {names.get(claim.certificate_sha256, '')}"
-    if claim.exclusion is not None:
-        exclusion = claim.exclusion
-        yield f"         {exclusion.records} records, view {exclusion.view}, root {exclusion.root_blake3[:16]}"
+    yield f"         {claim.sentence}"
+    named = claim.exclusion or claim.inclusion
+    if named is not None:
+        yield f"         {_set(named)}"
+    if claim.composition is not None:
+        yield from _composition(claim.composition)
     strong = [link.code for link in claim.links if (link.status, link.level) == ("passed", "proved")]
     for link in claim.links:
         if link.code not in strong:
             yield f"       {_MARKS[link.status]} {link.level.ljust(9)} {link.code.ljust(18)} {link.detail}"
     for start in range(0, len(strong), 6):
         yield f"       {_MARKS['passed']} proved    {', '.join(strong[start : start + 6])}"
+
+
+def _set(named: ExclusionSet) -> str:
+    words = f"{named.records} records, view {named.view}, root {named.root_blake3[:16]}"
+    words += f", field {named.field}" if named.field is not None else ""
+    return words + (f", under key {named.hiding.id[:16]}" if named.hiding is not None else "")
+
+
+def _composition(composition: ReportedComposition) -> Iterator[str]:
+    """The first groups of a composition, and its totals."""
+    listed = composition.groups[:MAX_GROUP_LINES]
+    for group in [*listed, composition.totals]:
+        label = ", ".join(group.labels) if group.labels else "all"
+        tokens = f" {group.tokens} tokens" if group.tokens is not None else ""
+        yield f"           {label}: {group.records} records, {group.bytes} bytes{tokens}"
+    more = len(composition.groups) - len(listed) + int(composition.left_out or "0")
+    if more:
+        yield f"           {more} more groups are in the totals and not listed here"
 
 
 def _ancestor(ancestor: Ancestor) -> str:

@@ -16,6 +16,7 @@ from attest.verdict.audits import unreferenced_audits
 from attest.verdict.case import Case
 from attest.verdict.codes import NOT_SHOWN, STEPS
 from attest.verdict.collection import Collection
+from attest.verdict.data_ties import unreferenced_data_audits
 from attest.verdict.findings import Finding, Ledger, Status, clean, worst
 from attest.verdict.policy import Policy
 from attest.verdict.report import (
@@ -223,12 +224,14 @@ def _notes(frame: Frame, judged: list[Judged]) -> list[Finding]:
         for _, case in family(item.case):
             used |= {case.sha256, *case.certificate.audits}
             objects |= case.referenced
-            notes.findings += [n for n in unreferenced_audits(case, frame.collection) if n not in notes.findings]
+            left = [*unreferenced_audits(case, frame.collection), *unreferenced_data_audits(case, frame.collection)]
+            notes.findings += [note for note in left if note not in notes.findings]
     if judged:
         notes.findings += [finding.model_copy(update={"status": "not_checked"}) for finding in frame.collection.broken]
     for item in judged[1:]:
         notes.not_checked("candidate", f"certificate {item.case.sha256[:16]}", f"{item.verdict}: {item.reason}")
-    for sha256 in sorted({*frame.collection.certificates, *frame.collection.audits} - used):
+    statements = {*frame.collection.certificates, *frame.collection.audits, *frame.collection.data_audits}
+    for sha256 in sorted(statements - used):
         notes.not_checked("unreferenced", f"statement {sha256}", "nothing refers to it; it neither helps nor harms")
     for sha256 in sorted(set(frame.release.objects) - objects):
         notes.not_checked("unreferenced", f"object {sha256}", "nothing refers to it; it neither helps nor harms")

@@ -17,6 +17,7 @@ from math import ceil
 from attest.predicate import StepsProven
 from attest.verdict.case import Case
 from attest.verdict.collection import Audited, Collection
+from attest.verdict.data_ties import check_data_ties, gather_data_audit
 from attest.verdict.findings import Finding, Ledger
 from attest.verdict.policy import Policy
 from pot.audit.challenge import check_challenge, detection
@@ -26,10 +27,13 @@ __all__ = ["check_audits", "check_coverage", "gather_audits", "percent", "unrefe
 
 
 def gather_audits(case: Case, collection: Collection) -> None:
-    """Find the audits that the certificate refers to; keep those about this run. Writes `audit`, `auditor`."""
+    """Find the audits that the certificate refers to, keep those about this run or data. Writes `audit`, `auditor`."""
     for sha256 in case.certificate.audits:
         subject = f"audit {sha256[:16]}"
-        audit = collection.audits.get(sha256)
+        audit, data_audit = collection.audits.get(sha256), collection.data_audits.get(sha256)
+        if data_audit is not None:
+            gather_data_audit(case, data_audit)
+            continue
         if audit is None:
             case.ledger.not_checked("audit", subject, f"no line of claims.jsonl holds the audit {sha256}")
             continue
@@ -59,7 +63,7 @@ def _binding_problem(case: Case, audit: Audited) -> tuple[str, str, str] | None:
 
 
 def check_audits(case: Case, policy: Policy | None) -> None:
-    """Judge the accepted audits. Writes `challenge`, `replay`, `replay-coverage`, `segment-length`, the two ties."""
+    """Judge the accepted audits. Writes `challenge`, `replay`, `replay-coverage`, `segment-length`, all ties."""
     _check_segments(case, policy)
     shortfalls: list[tuple[str, str]] = []
     for audit in case.audits:
@@ -74,7 +78,7 @@ def check_audits(case: Case, policy: Policy | None) -> None:
             case.ledger.not_checked(code, "run", "no accepted auditor replayed what a verifier drew")
     if not any(_everything(audit) for audit in case.audits):
         case.not_shown.add("unaudited-steps")
-    _check_records_tie(case)
+    check_data_ties(case)
     _check_points_tie(case)
     if case.audits:
         case.not_shown.add("selected-audits")
@@ -185,22 +189,6 @@ def _check_size(case: Case, audit: Audited, policy: Policy | None) -> list[tuple
         return [(subject, f"{words}, the policy asks for {percent(wanted)}")]
     case.ledger.passed("replay-coverage", subject, words, "audited")
     return []
-
-
-def _check_records_tie(case: Case) -> None:
-    for dataset in case.certificate.inputs.datasets:
-        by = [audit.auditor for audit in case.audits if dataset.commitment_sha256 in audit.result.datasets]
-        against = [
-            audit.auditor for audit in case.audits if dataset.commitment_sha256 in (audit.result.datasets_differ or ())
-        ]
-        if against:
-            case.ledger.failed("records-tie", dataset.name, f"{against[0]} got other roots from the data")
-        elif by:
-            case.ledger.passed("records-tie", dataset.name, f"{by[0]} recomputed both roots from the data", "audited")
-        else:
-            case.ledger.not_checked(
-                "records-tie", dataset.name, "committed; no accepted auditor recomputed both roots from the data"
-            )
 
 
 def _check_points_tie(case: Case) -> None:

@@ -5,14 +5,15 @@ Each step of the procedure reads a case, writes findings into its ledger, and le
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from attest.bundle import WEIGHTS_FILE, ReleaseBundle
 from attest.predicate import TrainingCertificate
 from attest.verdict.codes import CODES
-from attest.verdict.collection import Audited, Certified
-from attest.verdict.findings import Ledger, Level, Link, weakest, worst
+from attest.verdict.collection import Audited, Certified, DataAudited
+from attest.verdict.findings import Ledger, Level, Link, clean, weakest, worst
 from attest.verdict.report import ClaimReport
 from pot.audit.challenge import Challenge
 from pot.commitments.dataset import DatasetCommitment
@@ -21,6 +22,7 @@ from pot.recording.precommit import Precommit
 from pot.recording.transcript import Transcript
 
 if TYPE_CHECKING:
+    from pot.data.composition_verify import Composition
     from pot.recording.chain import ChainResult
 
 __all__ = ["Case"]
@@ -39,9 +41,19 @@ class Case:
     transcript: Transcript | None = None
     chain: ChainResult | None = None
     audits: list[Audited] = field(default_factory=list)
-    """Audits that count: referred to, about this run, by an accepted auditor."""
+    """Audits of the run that count: referred to, about this run, by an accepted auditor."""
     all_audits: list[Audited] = field(default_factory=list)
     """Audits that are referred to and about this run, whoever signed."""
+    data_audits: list[DataAudited] = field(default_factory=list)
+    """Data audits that count: referred to, about a commitment of this certificate, by an accepted auditor."""
+    other_views: dict[str, DatasetCommitment] = field(default_factory=dict)
+    """Commitments that proofs are against and that the run did not pre-commit, by digest: the same shards, seen
+    otherwise. Only those that hold in step 10.
+    """
+    same_shards: dict[str, list[str]] = field(default_factory=dict)
+    """For each of `other_views`: the pre-committed commitments whose shards it lists."""
+    compositions: dict[str, Composition] = field(default_factory=dict)
+    """Compositions that hold, by digest, as they were signed: labels are compared before they are cleaned."""
     challenges: list[Challenge] = field(default_factory=list)
     """Challenges of audits that count, drawn by a verifier, and recomputed."""
     parents: list[Case] = field(default_factory=list)
@@ -90,14 +102,17 @@ class Case:
             self.ledger.not_checked(code, "model", f"there is no {WEIGHTS_FILE} in the folder")
         return self.release.weights
 
-    def link(self, code: str, *, best: bool = False) -> Link:
-        """A link of a claim, from the findings under one code.
+    def link(self, code: str, *, best: bool = False, about: Sequence[str] | None = None) -> Link:
+        """A link of a claim, from the findings under one code; with `about`, from those on these subjects.
 
         It stands as its worst finding does; with `best`, one that passed is enough where none failed (of several
         audits, one that covers the run suffices). Its level is the lowest that the findings show; where nothing could
-        be checked it is `declared` for a blocking code, else `committed`.
+        be checked it is `declared` for a blocking code or one without which only a word is left, else `committed`.
         """
         found = [finding for finding in self.ledger.findings if finding.code == code]
+        if about is not None:
+            wanted = {clean(f"{self.ledger.about}: {subject}" if self.ledger.about else subject) for subject in about}
+            found = [finding for finding in found if finding.subject in wanted]
         status = worst(finding.status for finding in found) if found else "not_checked"
         if best and status == "not_checked" and any(finding.status == "passed" for finding in found):
             status = "passed"
@@ -105,6 +120,6 @@ class Case:
         level: Level = "declared"
         if status == "passed":
             level = weakest(f.level for f in found if f.status == "passed" and f.level is not None)
-        elif status == "not_checked" and not CODES[code].blocks:
+        elif status == "not_checked" and not CODES[code].blocks and not CODES[code].word:
             level = "committed"
         return Link(code=code, status=status, level=level, detail=detail)

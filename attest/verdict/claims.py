@@ -16,39 +16,58 @@ from attest.verdict.case import Case
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Link, weakest, worst
 from attest.verdict.report import ClaimReport
+from attest.verdict.sentences import PROVENANCE, exclusion_sentence
+from attest.verdict.sets import left_out, united_fields
 
 __all__ = ["compose_claims", "same_claim"]
 
 _RUN_LINKS = ("precommit", "inputs", "dataset-commitment", "order", "transcript", "chain", "fork")
 _END_LINKS = ("released-weights", "subject", "files")
+_OVER_LINEAGE = ("training-provenance", "dataset-exclusion")
 
 
-def compose_claims(case: Case, exclusions: list[ClaimReport], steps: list[ClaimReport]) -> None:
-    """Put the claims of a certificate together. Writes `lineage-claim`; fills `case.claims`."""
+def compose_claims(case: Case, sets: list[ClaimReport], steps: list[ClaimReport]) -> None:
+    """Put the claims of a certificate together. Writes `lineage-claim`; fills `case.claims`.
+
+    `sets`: exclusions, inclusions and compositions, with the links of step 10.
+    """
     claims: list[ClaimReport] = []
     if any(isinstance(claim, TrainingProvenance) for claim in case.certificate.claims):
         claims.append(_provenance(case))
-    for exclusion in exclusions:
-        run = [*_links(case, _RUN_LINKS), *_trained_on(case), *_links(case, _END_LINKS)]
-        claims.append(_with(exclusion, run))
+    for claim in sets:
+        run = [*_links(case, _RUN_LINKS), *_data_ties(case, claim), *_trained_on(case), *_links(case, _END_LINKS)]
+        claims.append(_with(claim, run))
     for proven in steps:
         ties = [case.link("points-tie"), case.link("initial-weights")]  # the induction over states begins at the first
         run = [*_links(case, _RUN_LINKS), *ties, *_links(case, _END_LINKS)]
         claims.append(_with(proven, run))
-    case.claims = [_over_lineage(case, claim) for claim in claims]
+    if left_out(case.commitments.values()):
+        case.not_shown.add("records-left-out")
+    case.claims = [_worded(_over_lineage(case, claim)) for claim in claims]
 
 
 def same_claim(one: ClaimReport, other: ClaimReport) -> bool:
-    """Whether two certificates make the same claim: same type and, for exclusions, the same set."""
+    """Whether two certificates make the same claim: same type and, for exclusions, the same set.
+
+    What the field that a view saw is called is each training data's own matter; the claim over the lineage names all.
+    """
     if one.type != other.type:
         return False
-    return one.type != "dataset-exclusion" or (one.exclusion is not None and one.exclusion == other.exclusion)
+    if one.type != "dataset-exclusion":
+        return True
+    ours, theirs = one.exclusion, other.exclusion
+    return ours is not None and theirs is not None and ours == theirs.model_copy(update={"field": ours.field})
 
 
 def _provenance(case: Case) -> ClaimReport:
     links = [*_links(case, _RUN_LINKS), case.link("seed"), *_trained_on(case), *_links(case, _END_LINKS)]
     empty = ClaimReport(
-        certificate_sha256=case.sha256, type="training-provenance", status="passed", level="proved", links=[]
+        certificate_sha256=case.sha256,
+        type="training-provenance",
+        sentence=PROVENANCE,
+        status="passed",
+        level="proved",
+        links=[],
     )
     return _with(empty, links)
 
@@ -61,6 +80,18 @@ def _trained_on(case: Case) -> list[Link]:
         case.link("replay", best=True),
         case.link("replay-coverage", best=True),
     ]
+
+
+def _data_ties(case: Case, claim: ClaimReport) -> list[Link]:
+    """That another view, or a composition, is what the data gives: only a word until an auditor made it again."""
+    if claim.composition is not None:
+        return [case.link("composition-tie", about=[f"composition {claim.composition.composition_sha256}"])]
+    if claim.type == "data-composition":
+        return [case.link("composition-tie", about=[])]
+    if not any(link.code == "same-shards" for link in claim.links):
+        return []
+    own = {item.commitment_sha256 for item in case.precommit.data} if case.precommit else set()
+    return [case.link("view-tie", about=[f"object {sha256}" for sha256 in claim.training or () if sha256 not in own])]
 
 
 def _links(case: Case, codes: Iterable[str]) -> list[Link]:
@@ -80,7 +111,7 @@ def _with(claim: ClaimReport, more: list[Link]) -> ClaimReport:
 
 
 def _over_lineage(case: Case, claim: ClaimReport) -> ClaimReport:
-    if claim.type == "steps-proven" or not case.certificate.inputs.parents:
+    if claim.type not in _OVER_LINEAGE or not case.certificate.inputs.parents:
         return claim
     known = {parent.sha256: parent for parent in case.parents}
     links = []
@@ -92,7 +123,25 @@ def _over_lineage(case: Case, claim: ClaimReport) -> ClaimReport:
             links.append(Link(code="lineage-claim", status="not_checked", level="declared", detail=detail))
         else:
             links.append(_parent_link(case, claim, parent))
-    return _with(claim, links)
+    return _with(_with_fields(claim, case.parents), links)
+
+
+def _with_fields(claim: ClaimReport, parents: Iterable[Case]) -> ClaimReport:
+    """An exclusion over the lineage, with the field names of every ancestor's training data."""
+    if claim.exclusion is None:
+        return claim
+    theirs = [o.exclusion for parent in parents for o in parent.claims if same_claim(claim, o) and o.exclusion]
+    found = united_fields([claim.exclusion.field, *(exclusion.field for exclusion in theirs)])
+    return claim.model_copy(update={"exclusion": claim.exclusion.model_copy(update={"field": found})})
+
+
+def _worded(claim: ClaimReport) -> ClaimReport:
+    """The claim with its sentence as it stands over the lineage."""
+    if claim.exclusion is None:
+        return claim
+    named = claim.exclusion
+    sentence = exclusion_sentence(named.view, fields=named.field, hidden=named.hiding is not None)
+    return claim.model_copy(update={"sentence": sentence})
 
 
 def _parent_link(case: Case, claim: ClaimReport, parent: Case) -> Link:

@@ -2,7 +2,7 @@
 
 Spec: `specs/verification.md`, "Finding codes"; `pot explain CODE` prints an entry. A code belongs to one of the fifteen
 steps. `blocks` says what a check that could not be made does to the verdict: a blocking one makes it INCOMPLETE, any
-other only lowers the level of the claims that rest on it.
+other only lowers the level of the claims that rest on it: to `committed`, or to `declared` where it is a `word`.
 """
 
 from __future__ import annotations
@@ -36,13 +36,16 @@ STEPS: Final[dict[int, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """One check. `blocks`: whether it makes the verdict INCOMPLETE where it could not be made."""
+    """One check. `blocks`: whether it makes the verdict INCOMPLETE where it could not be made. `word`: whether, unmade,
+    it leaves nothing but somebody's word.
+    """
 
     name: str
     step: int
     blocks: bool
     meaning: str
     advice: str
+    word: bool = False
 
 
 _ALL: Final = (
@@ -168,9 +171,34 @@ _ALL: Final = (
         "An exclusion holds for a run only if every dataset of the run is proven against.",
     ),
     Code(
+        "same-shards", 10, True,
+        "A proof's commitment under another view lists the same files, in the same order, as a pre-committed one.",
+        "Commit to the run's own files, all of them and in the same order, under the exclusion set's view.",
+    ),
+    Code(
         "non-membership", 10, True,
         "The non-membership proof shows that no record of the exclusion set is in the training data's set commitment.",
         "The proof is false or missing: make it again with pot data exclude, which says if the sets overlap.",
+    ),
+    Code(
+        "inclusion-set", 10, True,
+        "The inclusion set is not empty and its digests give the roots and counts that name it.",
+        "The digests are those of another set, or missing: ask for the object that the finding names.",
+    ),
+    Code(
+        "membership", 10, True,
+        "The inclusion proof shows that every record of the inclusion set stands in a pre-committed dataset's order.",
+        "The inclusion proof is false or missing: make it again with pot data include, which counts what is missing.",
+    ),
+    Code(
+        "inclusion-used", 10, True,
+        "By seed and order, every record of the inclusion set was in at least one batch of the run.",
+        "Records in the dropped end of an epoch, or beyond the last step, are in no batch: train for longer.",
+    ),
+    Code(
+        "composition", 10, True,
+        "The composition is of a pre-committed dataset, and its groups add up to the counts and root that it states.",
+        "The composition is false or missing: make it again with pot data compose.",
     ),
     Code(
         "circuit", 11, True,
@@ -225,7 +253,19 @@ _ALL: Final = (
     Code(
         "records-tie", 12, False,
         "An accepted auditor recomputed both roots of the data: set commitment and order hold the same records.",
-        "Let an accepted auditor with access to the data recompute its commitment.",
+        "Let an accepted auditor recompute its commitment: pot audit data, from the data or from its digests alone.",
+    ),
+    Code(
+        "view-tie", 12, False,
+        "An accepted auditor made the commitment under another view again from the run's files.",
+        "Let an accepted auditor with access to the data run pot audit data with --data on that commitment.",
+        word=True,
+    ),
+    Code(
+        "composition-tie", 12, False,
+        "An accepted auditor made the composition again from the data and its labels.",
+        "Let an accepted auditor with access to the data run pot audit data with --data and --composition.",
+        word=True,
     ),
     Code(
         "points-tie", 12, False,
@@ -292,6 +332,7 @@ NOT_SHOWN: Final[dict[str, str]] = {
     "time-and-log": "When the pre-commitment was written: no log and no trusted clock were consulted.",
     "revocation": "That certificate and keys have not been withdrawn.",
     "points-not-tied": "That the points of step proofs commit to the released weights and the committed records.",
+    "records-left-out": "Anything about the records that could not be read when the data was committed.",
 }
 """What the report lists as not shown: the first seven always, the others where they apply."""
 
@@ -303,6 +344,8 @@ def explain(name: str) -> str:
         effect = (
             "The verdict is INCOMPLETE while it cannot be checked."
             if code.blocks
+            else "Where it cannot be checked the claims that rest on it are only declared."
+            if code.word
             else "Where it cannot be checked it only lowers the level of claims that rest on it."
         )
         return (

@@ -13,15 +13,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from attest.bundle import ReleaseBundle, SigstoreBundle
-from attest.predicate import AUDIT, TRAINING_CERTIFICATE, TrainingCertificate
+from attest.predicate import AUDIT, DATA_AUDIT, TRAINING_CERTIFICATE, TrainingCertificate
 from attest.statement import Statement, certificate_of
 from attest.verdict.findings import Finding, Ledger
 from attest.verdict.policy import Policy
 from pot.audit.audit import AuditResult
-from pot.canonical import sha256_hex
+from pot.audit.data_audit import DataAudit
+from pot.canonical import Document, canonical_bytes, sha256_hex
 from pot.errors import Malformed, PotError
 
-__all__ = ["Audited", "Certified", "Collection", "collect"]
+__all__ = ["Audited", "Certified", "Collection", "DataAudited", "collect"]
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,23 @@ class Audited:
     auditor: str | None
 
 
+@dataclass(frozen=True)
+class DataAudited:
+    """A data audit. `auditor`: the auditor's name in the policy; None if no accepted auditor signed."""
+
+    sha256: str
+    statement: Statement
+    result: DataAudit
+    auditor: str | None
+
+
 @dataclass
 class Collection:
     """Everything that `claims.jsonl` says, by payload digest."""
 
     certificates: dict[str, Certified] = field(default_factory=dict)
     audits: dict[str, Audited] = field(default_factory=dict)
+    data_audits: dict[str, DataAudited] = field(default_factory=dict)
     broken: list[Finding] = field(default_factory=list)
     """What accepted developers signed that is no certificate and no audit: false, where there is no certificate."""
     notes: list[Finding] = field(default_factory=list)
@@ -102,11 +114,21 @@ def _file(found: Collection, sha256: str, payload: bytes, role: str | None, name
             found.certificates[sha256] = new if known is None else replace(known, signer=known.signer or new.signer)
             return
         if statement.predicate_type == AUDIT:
-            result = _audit_of(statement, where)
+            result = AuditResult.from_value(statement.predicate, what=where)
+            _check_form(result, statement, where)
             audited = Audited(sha256, statement, result, name if role == "auditor" else None)
             earlier = found.audits.get(sha256)
             found.audits[sha256] = (
                 audited if earlier is None else replace(earlier, auditor=earlier.auditor or audited.auditor)
+            )
+            return
+        if statement.predicate_type == DATA_AUDIT:
+            about = DataAudit.from_value(statement.predicate, what=where)
+            _check_form(about, statement, where)
+            data = DataAudited(sha256, statement, about, name if role == "auditor" else None)
+            before = found.data_audits.get(sha256)
+            found.data_audits[sha256] = (
+                data if before is None else replace(before, auditor=before.auditor or data.auditor)
             )
             return
     except PotError as error:
@@ -114,10 +136,6 @@ def _file(found: Collection, sha256: str, payload: bytes, role: str | None, name
     raise _WrongPredicate(f"{where}: predicate type {statement.predicate_type} is not known here")
 
 
-def _audit_of(statement: Statement, where: str) -> AuditResult:
-    from pot.canonical import canonical_bytes
-
-    result = AuditResult.from_value(statement.predicate, what=where)
+def _check_form(result: Document, statement: Statement, where: str) -> None:
     if result.to_bytes() != canonical_bytes(statement.predicate):
         raise Malformed(f"{where}: the audit is not in its only form: absent fields must be left out")
-    return result

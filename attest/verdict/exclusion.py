@@ -1,21 +1,27 @@
-"""Step 10: set proofs. Every dataset of the run is proven against each exclusion set that the certificate names.
+"""Step 10: exclusions. Every dataset of the run is proven against each exclusion set that the certificate names.
 
-Spec: `specs/verification.md`, step 10; `specs/commitments.md`, "Exclusion".
+Spec: `specs/verification.md`, step 10; `specs/commitments.md`, "Exclusion". A proof is against a pre-committed
+dataset's own commitment, or another commitment to the same files, in the exclusion set's view (`attest.verdict.sets`).
 
 Shows: no record of X is in the set commitment of any dataset that the run pre-committed, seen through X's view.
-Does not show: that the set commitment holds the records that were trained on (`records-tie`, `replay`).
+Does not show: that the set commitment holds the records that were trained on (`records-tie`, `view-tie`, `replay`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from attest.predicate import DatasetExclusion
 from attest.verdict.case import Case
-from attest.verdict.findings import Link, weakest, worst
+from attest.verdict.findings import weakest, worst
 from attest.verdict.report import ClaimReport, ExclusionSet
-from pot.commitments.dataset import DatasetCommitment, check_digests
+from attest.verdict.sentences import exclusion_sentence
+from attest.verdict.sets import check_same_shards, check_set, field_names, field_words, left_out, links_since
+from pot.commitments.dataset import DatasetCommitment
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.exclude_verify import check_exclusion
 from pot.errors import PotError
+from pot.recording.precommit import CommittedData
 
 __all__ = ["check_exclusions"]
 
@@ -30,67 +36,40 @@ def check_exclusions(case: Case) -> list[ClaimReport]:
 
 
 def _check_group(case: Case, sha256: str, claims: list[DatasetExclusion]) -> ClaimReport:
-    start = len(case.ledger.findings)
-    commitment, digests = _check_set(case, sha256, claims)
+    start, name = len(case.ledger.findings), claims[0].name
+    commitment, digests = check_set(case, "exclusion", name, sha256, [claim.digests_sha256 for claim in claims])
+    promised = {item.commitment_sha256 for item in case.precommit.data} if case.precommit else set()
+    elsewhere = [claim.training_sha256 for claim in claims if case.precommit and claim.training_sha256 not in promised]
     _check_coverage(case, commitment, claims)
     for claim in claims:
         _check_proof(case, commitment, digests, claim)
-    links = []
-    for code in ("exclusion-set", "exclusion-training", "non-membership"):
-        mine = [finding for finding in case.ledger.findings[start:] if finding.code == code]
-        status = worst(finding.status for finding in mine) if mine else "not_checked"
-        level = weakest(f.level or "declared" for f in mine) if mine else "declared"
-        detail = next((f.detail for f in mine if f.status == status), "not reached")
-        links.append(Link(code=code, status=status, level=level if status == "passed" else "declared", detail=detail))
+    codes = ["exclusion-set", "exclusion-training", *(["same-shards"] if elsewhere else []), "non-membership"]
+    links = links_since(case, start, codes)
     named = None
     if commitment is not None:
+        trained = [c for claim in claims if (c := _training(case, claim)) is not None]
         named = ExclusionSet(
-            view=commitment.view, records=commitment.records.count, root_blake3=commitment.records.root_blake3
+            view=commitment.view,
+            records=commitment.records.count,
+            root_blake3=commitment.records.root_blake3,
+            field=field_words(field_names(trained)),
+            hiding=commitment.hiding,
         )
     return ClaimReport(
         certificate_sha256=case.sha256,
         type="dataset-exclusion",
-        name=claims[0].name,
+        sentence=exclusion_sentence(named.view) if named is not None else "X is not at hand",
+        name=name,
         exclusion=named,
+        training=list(dict.fromkeys(claim.training_sha256 for claim in claims)),
         status=worst(link.status for link in links),
         level=weakest(link.level for link in links),
         links=links,
     )
 
 
-def _check_set(
-    case: Case, sha256: str, claims: list[DatasetExclusion]
-) -> tuple[DatasetCommitment | None, bytes | None]:
-    """X itself: its commitment, and the digests that give both of its roots."""
-    subject = f"exclusion set {claims[0].name}"
-    data = case.object("exclusion-set", sha256, "the exclusion set's commitment")
-    digests = case.object("exclusion-set", claims[0].digests_sha256, "the exclusion set's digest list")
-    if len({claim.digests_sha256 for claim in claims}) != 1:
-        case.ledger.failed("exclusion-set", subject, "two claims name different digest lists for the same set")
-        return None, None
-    if data is None:
-        return None, None
-    try:
-        commitment = DatasetCommitment.from_bytes(data, what="exclusion commitment")
-        if commitment.role != "exclusion" or int(commitment.records.count) == 0:
-            case.ledger.failed(
-                "exclusion-set",
-                subject,
-                "not an exclusion set with records; leaving nothing out shows nothing",
-                expected="role exclusion, at least 1 record",
-                found=f"role {commitment.role}, {commitment.records.count} records",
-            )
-            return None, None
-        if digests is None:
-            return commitment, None
-        check_digests(commitment, digests)
-    except PotError as error:
-        case.ledger.failed("exclusion-set", subject, str(error))
-        return None, None
-    case.ledger.passed(
-        "exclusion-set", subject, f"{commitment.records.count} records, view {commitment.view}; digests give both roots"
-    )
-    return commitment, digests
+def _training(case: Case, claim: DatasetExclusion) -> DatasetCommitment | None:
+    return case.commitments.get(claim.training_sha256) or case.other_views.get(claim.training_sha256)
 
 
 def _check_coverage(case: Case, exclusion: DatasetCommitment | None, claims: list[DatasetExclusion]) -> None:
@@ -100,35 +79,56 @@ def _check_coverage(case: Case, exclusion: DatasetCommitment | None, claims: lis
         case.ledger.not_checked("exclusion-training", subject, "there is no pre-commitment that names the datasets")
         return
     promised = {item.commitment_sha256: item for item in case.precommit.data}
-    proven = {claim.training_sha256 for claim in claims}
-    foreign = sorted(proven - promised.keys())
-    if foreign:
-        case.ledger.failed(
-            "exclusion-training",
-            subject,
-            "a proof is against data that the run did not pre-commit",
-            expected=", ".join(sorted(promised)),
-            found=foreign[0],
-        )
-        return
-    if exclusion is not None:
-        for item in case.precommit.data:
-            if item.view != exclusion.view:
-                case.ledger.failed(
-                    "exclusion-training",
-                    subject,
-                    f"dataset {item.name} and the exclusion set have different views; their digests never match",
-                    expected=exclusion.view,
-                    found=item.view,
-                )
-                return
-    missing = [item.name for item in case.precommit.data if item.commitment_sha256 not in proven]
-    if missing:
+    covered: set[str] = set()
+    used: list[DatasetCommitment] = []
+    unknown = False
+    for sha256 in dict.fromkeys(claim.training_sha256 for claim in claims):
+        if sha256 in promised:
+            own = case.commitments.get(sha256)
+            used += [own] if own is not None else []
+            covered.add(sha256)
+            view = promised[sha256].view
+        else:
+            start = len(case.ledger.findings)
+            other, matched = check_same_shards(case, sha256)
+            unknown = unknown or any(finding.status == "not_checked" for finding in case.ledger.findings[start:])
+            if other is None:
+                continue
+            used.append(other)
+            covered.update(matched)
+            view = other.view
+        if exclusion is not None and view != exclusion.view:
+            case.ledger.failed(
+                "exclusion-training",
+                subject,
+                f"commitment {sha256[:16]} and the exclusion set have different views; their digests never match",
+                expected=exclusion.view,
+                found=view,
+            )
+            return
+    _write_coverage(case, subject, promised, covered, used, unknown)
+
+
+def _write_coverage(
+    case: Case,
+    subject: str,
+    promised: Mapping[str, CommittedData],
+    covered: set[str],
+    used: list[DatasetCommitment],
+    unknown: bool,
+) -> None:
+    missing = [item.name for sha256, item in promised.items() if sha256 not in covered]
+    if missing and unknown:
+        detail = f"whether dataset {missing[0]} is proven against cannot be told: a commitment is missing"
+        case.ledger.not_checked("exclusion-training", subject, detail)
+    elif missing:
         case.ledger.failed(
             "exclusion-training", subject, f"no proof against dataset {missing[0]}, which the run may have used"
         )
-        return
-    case.ledger.passed("exclusion-training", subject, f"against all {len(promised)} pre-committed datasets, same view")
+    else:
+        words = f"against all {len(promised)} pre-committed datasets, same view"
+        unread = left_out(used)
+        case.ledger.passed("exclusion-training", subject, f"{words}; {unread}" if unread else words)
 
 
 def _check_proof(
@@ -136,7 +136,7 @@ def _check_proof(
 ) -> None:
     subject = f"exclusion set {claim.name} against {claim.training_sha256[:16]}"
     proof = case.object("non-membership", claim.proof_sha256, "the non-membership proof")
-    training = case.commitments.get(claim.training_sha256)
+    training = _training(case, claim)
     if proof is None:
         return
     if training is None or exclusion is None or digests is None:

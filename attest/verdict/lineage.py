@@ -17,8 +17,10 @@ from attest.verdict.audits import check_audits, check_coverage, gather_audits
 from attest.verdict.case import Case
 from attest.verdict.claims import compose_claims
 from attest.verdict.collection import Certified, Collection
+from attest.verdict.composition import check_compositions
 from attest.verdict.exclusion import check_exclusions
 from attest.verdict.findings import Ledger
+from attest.verdict.inclusion import check_inclusions
 from attest.verdict.policy import Policy
 from attest.verdict.run import check_precommit, check_seed, check_transcript, check_weights
 from attest.verdict.steps import StepVerifier, check_steps
@@ -58,11 +60,11 @@ class Examiner:
         check_seed(case)  # 8
         self._ancestors(case, depth)  # 13
         check_weights(case)  # 9
-        exclusions = check_exclusions(case)  # 10
+        set_claims = [*check_exclusions(case), *check_inclusions(case), *check_compositions(case)]  # 10
         check_audits(case, self.policy)  # 12
         steps = check_steps(case, self.policy, self.verify_step)  # 11
         check_coverage(case)  # 12
-        compose_claims(case, exclusions, steps)  # 13
+        compose_claims(case, set_claims, steps)  # 13
         case.ledger.not_checked("status", subject, "no revocation list is consulted")  # 14
         if not at_hand:
             self._known[certified.sha256] = case

@@ -20,13 +20,17 @@ from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, mode
 from attest.predicate import Name
 from attest.trust.keys import PublicKey, SignatureRefused
 from attest.verdict.findings import Level, rank
+from attest.verdict.report import ClaimType
 from attest.verdict.yaml_subset import MAX_YAML_BYTES, parse_yaml
 from pot.canonical import Count, Document, Hex32, read_file
+from pot.commitments.hiding import Hiding
 from pot.errors import Malformed
 
 __all__ = [
     "POLICY_VERSION",
+    "ExclusionPin",
     "Identity",
+    "InclusionPin",
     "Limits",
     "Policy",
     "PolicyDocument",
@@ -34,8 +38,8 @@ __all__ = [
     "Role",
     "Srs",
     "SrsClass",
-    "exclusion_words",
     "load_policy",
+    "pin_words",
     "read_policy",
 ]
 
@@ -73,25 +77,47 @@ class Roles(Document):
 
 
 class ExclusionPin(Document):
-    """The exclusion set that is meant: by view, number of records and root of its ordered tree."""
+    """The exclusion set that is meant: by view, number of records and root of its ordered tree.
+
+    `field`: accept training data in which what the view sees is called so; without it, only the view's own name.
+    `hiding`: the root was made under this key (`method`, `id`); without it, under none.
+    """
 
     view: Annotated[str, StringConstraints(max_length=64)]
     records: Quantity
     root_blake3: Hex32
+    field: Annotated[str, StringConstraints(min_length=1, max_length=600)] | None = None
+    hiding: Hiding | None = None
+
+
+class InclusionPin(ExclusionPin):
+    """The inclusion set that is meant, named in the same way."""
+
+
+Labels = Annotated[list[Annotated[str, StringConstraints(max_length=1024)]], Field(min_length=1, max_length=1024)]
 
 
 class Requirement(Document):
-    """One claim that must hold, at this level or above. `verifier_chosen`: the proven steps hold a verifier's draw."""
+    """One claim that must hold, at this level or above. `verifier_chosen`: the proven steps hold a verifier's draw.
 
-    claim: Literal["training-provenance", "dataset-exclusion", "steps-proven"]
+    `only`: every group of the compositions has one of these labels; data-composition is required of every dataset.
+    """
+
+    claim: ClaimType
     level: Level
     exclusion: ExclusionPin | None = None
+    inclusion: InclusionPin | None = None
+    only: Annotated[dict[str, Labels], Field(min_length=1, max_length=8)] | None = None
     verifier_chosen: bool | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Requirement:
         if (self.claim == "dataset-exclusion") != (self.exclusion is not None):
             raise ValueError("dataset-exclusion needs `exclusion` (view, records, root_blake3), other claims have none")
+        if (self.claim == "dataset-inclusion") != (self.inclusion is not None):
+            raise ValueError("dataset-inclusion needs `inclusion` (view, records, root_blake3), other claims have none")
+        if self.only is not None and self.claim != "data-composition":
+            raise ValueError("only belongs to data-composition only")
         if self.verifier_chosen is not None and self.claim != "steps-proven":
             raise ValueError("verifier_chosen belongs to steps-proven only")
         return self
@@ -224,6 +250,8 @@ def load_policy(path: Path) -> Policy:
     return read_policy(read_file(path, limit=MAX_YAML_BYTES), what=str(path))
 
 
-def exclusion_words(view: str, records: str, root: str) -> str:
-    """How an exclusion set is called in reports."""
-    return f"{records} records, view {view}, root {root[:16]}"
+def pin_words(pin: ExclusionPin) -> str:
+    """How a set that a policy names is called in reports."""
+    words = f"{pin.records} records, view {pin.view}, root {pin.root_blake3[:16]}"
+    words += f", field {pin.field}" if pin.field is not None else ""
+    return words + (f", under key {pin.hiding.id[:16]}" if pin.hiding is not None else "")

@@ -12,16 +12,22 @@ from pydantic import ConfigDict, Field
 
 from attest.verdict.findings import Finding, Level, Link, Status
 from pot.canonical import Count, Document, Hex32
+from pot.commitments.hiding import Hiding
 
 __all__ = [
     "EXIT_CODES",
+    "MAX_GROUPS",
     "REPORT_VERSION",
     "Ancestor",
     "ClaimReport",
+    "ClaimType",
     "ExclusionSet",
+    "InclusionSet",
     "NotShown",
     "Report",
     "ReportedCertificate",
+    "ReportedComposition",
+    "ReportedGroup",
     "ReportedModel",
     "ReportedPolicy",
     "RequirementResult",
@@ -30,25 +36,65 @@ __all__ = [
 ]
 
 REPORT_VERSION: Final = "pot/report/v1"
+MAX_GROUPS: Final = 256  # of a composition that a report lists: 64 claims of 8 labels a group stay under 40 MB
 Verdict = Literal["PASS", "DENY", "INCOMPLETE"]
+ClaimType = Literal["training-provenance", "dataset-exclusion", "dataset-inclusion", "data-composition", "steps-proven"]
 EXIT_CODES: Final[dict[Verdict, int]] = {"PASS": 0, "DENY": 1, "INCOMPLETE": 3}
 
 
 class ExclusionSet(Document):
-    """An exclusion set by what names it."""
+    """An exclusion set by what names it, and what would make the same root mean something else.
+
+    `field`: as what the view saw was called in the training data of this model or an ancestor, where that was not the
+    view's own name. `hiding`: the key that the records' digests are made with.
+    """
 
     view: str
     records: Count
     root_blake3: Hex32
+    field: str | None = None
+    hiding: Hiding | None = None
+
+
+class InclusionSet(ExclusionSet):
+    """An inclusion set by the same."""
+
+
+class ReportedGroup(Document):
+    """One group of a composition. `labels`: in the order of the composition's `by`."""
+
+    labels: list[str]
+    records: Count
+    bytes: Count
+    tokens: Count | None = None
+
+
+class ReportedComposition(Document):
+    """A composition of one pre-committed dataset, its text cleaned. `left_out`: groups that are not listed here."""
+
+    composition_sha256: Hex32
+    dataset: str
+    by: list[str]
+    tokens_of: str | None = None
+    groups: list[ReportedGroup]
+    left_out: Count | None = None
+    totals: ReportedGroup
 
 
 class ClaimReport(Document):
-    """One claim of one certificate: whether it holds, how strongly, and every link that it rests on."""
+    """One claim of one certificate: what it says, whether it holds, how strongly, and every link that it rests on.
+
+    `training`: the commitments to training data that its proofs are against.
+    """
 
     certificate_sha256: Hex32
-    type: Literal["training-provenance", "dataset-exclusion", "steps-proven"]
+    type: ClaimType
+    sentence: str
     name: str | None = None
     exclusion: ExclusionSet | None = None
+    inclusion: InclusionSet | None = None
+    composition: ReportedComposition | None = None
+    training: list[Hex32] | None = None
     steps: list[Count] | None = None
     verifier_chosen: bool | None = None
     status: Status
@@ -95,6 +141,8 @@ class RequirementResult(Document):
     claim: str
     level: Level
     exclusion: ExclusionSet | None = None
+    inclusion: InclusionSet | None = None
+    only: dict[str, list[str]] | None = None
     found: Level | None = None
     status: Status
     detail: str

@@ -17,6 +17,7 @@ from attest.verdict.case import Case
 from attest.verdict.findings import Level, Link, weakest, worst
 from attest.verdict.policy import Policy
 from attest.verdict.report import ClaimReport
+from attest.verdict.sentences import STEPS
 from pot.errors import MissingExtra, PotError, Refused
 from pot.recording.transcript import StepEvent
 
@@ -75,6 +76,7 @@ def _check_claim(case: Case, claim: StepsProven, policy: Policy | None, verify: 
     return ClaimReport(
         certificate_sha256=case.sha256,
         type="steps-proven",
+        sentence=STEPS,
         steps=[item.step for item in claim.steps],
         verifier_chosen=bool(drawn),
         status=worst(link.status for link in links),

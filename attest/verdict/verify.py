@@ -11,9 +11,9 @@ Spec: `specs/verification.md`. Command line, library, HTTP service and page all 
     7  subject = the files at hand               `check_subject`
     8  pre-commitment, seed, order               `check_precommit`, `check_transcript`, `check_seed`
     9  transcript chain, W_0 to released weights `check_transcript`, `check_weights`
-    10 claims: set proofs                        `check_exclusions`
+    10 claims: set proofs                        `check_exclusions`, `check_inclusions`, `check_compositions`
     11 step proofs                               `check_steps`
-    12 audits and coverage arithmetic            `check_audits`, `check_coverage`
+    12 audits and coverage arithmetic            `check_audits`, `check_data_ties`, `check_coverage`
     13 lineage, recursively, same claims         `Examiner`, `compose_claims`
     14 status fresh                              not consulted in this version
     15 policy -> verdict                         `_decide`
@@ -34,10 +34,11 @@ from attest.verdict.assemble import NO_POLICY, Frame, Judged, by_step, family, r
 from attest.verdict.case import Case
 from attest.verdict.codes import CODES
 from attest.verdict.collection import Certified, collect
-from attest.verdict.findings import Finding, Ledger, Status, clean, rank
+from attest.verdict.findings import Finding, Ledger, clean
 from attest.verdict.lineage import Examiner
-from attest.verdict.policy import Policy, Requirement, exclusion_words
-from attest.verdict.report import ClaimReport, ExclusionSet, Report, RequirementResult, Verdict
+from attest.verdict.policy import Policy
+from attest.verdict.report import Report, RequirementResult, Verdict
+from attest.verdict.requirements import require
 from attest.verdict.steps import StepVerifier, default_step_verifier
 from pot.commitments.model import model_digest
 
@@ -93,7 +94,7 @@ def _decide(case: Case, policy: Policy | None) -> Judged:
         decision.not_checked("policy", "policy", NO_POLICY)
     else:
         decision.passed("policy", "policy", f"policy {policy.sha256[:16]}: {len(policy.document.require)} requirements")
-        requirements = [_require(case, requirement, decision) for requirement in policy.document.require]
+        requirements = [require(case, requirement, decision) for requirement in policy.document.require]
     findings = [f for _, member in family(case) for f in by_step(member.ledger.findings)] + decision.findings
     failed = [finding for finding in findings if finding.status == "failed"]
     if failed:
@@ -116,44 +117,3 @@ def _sentence(finding: Finding) -> str:
     elif finding.found is not None:
         values = f" (found {finding.found})"
     return clean(f"step {finding.spec}, {finding.code}: {finding.subject}: {finding.detail}{values}")
-
-
-def _require(case: Case, requirement: Requirement, decision: Ledger) -> RequirementResult:
-    """One requirement against the claims of the certificate."""
-    pin = requirement.exclusion
-    wanted = ExclusionSet(view=pin.view, records=pin.records, root_blake3=pin.root_blake3) if pin else None
-    subject = f"{requirement.claim} at {requirement.level}"
-    claims = [c for c in case.claims if c.type == requirement.claim and (wanted is None or c.exclusion == wanted)]
-    best = max(
-        claims,
-        key=lambda claim: (claim.status == "passed", rank(claim.level), claim.verifier_chosen is True),
-        default=None,
-    )
-    status, detail = _met(requirement, best, wanted)
-    decision.add("requirement", status, subject, detail, level=best.level if best else None)
-    return RequirementResult(
-        claim=requirement.claim,
-        level=requirement.level,
-        exclusion=wanted,
-        found=best.level if best is not None and best.status == "passed" else None,
-        status=status,
-        detail=clean(detail),
-    )
-
-
-def _met(requirement: Requirement, claim: ClaimReport | None, wanted: ExclusionSet | None) -> tuple[Status, str]:
-    if claim is None:
-        which = f" for {exclusion_words(wanted.view, wanted.records, wanted.root_blake3)}" if wanted else ""
-        return "not_checked", f"the certificate makes no claim of this kind{which}"
-    if claim.status == "failed":
-        bad = next(link for link in claim.links if link.status == "failed")
-        return "failed", f"the claim is false: {bad.code}: {bad.detail}"
-    if claim.status != "passed":
-        bad = next(link for link in claim.links if link.status == "not_checked" and CODES[link.code].blocks)
-        return "not_checked", f"the claim is not shown: {bad.code}: {bad.detail}"
-    if rank(claim.level) < rank(requirement.level):
-        weak = min(claim.links, key=lambda link: rank(link.level))
-        return "not_checked", f"only {claim.level}: its weakest link is {weak.code}: {weak.detail}"
-    if requirement.verifier_chosen and not claim.verifier_chosen:
-        return "not_checked", "the proven steps do not hold a verifier's draw from all steps of the run"
-    return "passed", f"shown at level {claim.level}"

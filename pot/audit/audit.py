@@ -20,9 +20,10 @@ from pydantic import BaseModel
 from pot.audit.challenge import Challenge, check_challenge
 from pot.audit.replay import Outcome, PointsOutcome, Replay, Replayer
 from pot.audit.sandbox import Isolation, Limits
-from pot.canonical import Count, Document, Hex32, read_file
-from pot.errors import PotError, Refused
-from pot.recording.begin import PRECOMMIT_FILE
+from pot.canonical import MAX_DOCUMENT_BYTES, Count, Document, Hex32, read_file
+from pot.commitments.dataset import DatasetCommitment
+from pot.errors import MissingExtra, PotError, Refused
+from pot.recording.begin import COMMITMENTS_FOLDER, PRECOMMIT_FILE
 from pot.recording.chain import ChainResult, check_chain
 from pot.recording.environment import capture, differences, environment_sha256
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
@@ -103,7 +104,7 @@ def audit(
     if seed_nonce is not None and (seed_nonce.precommit_sha256, seed_nonce.nonce) != (precommit.sha256(), nonce):
         raise Refused(f"{run_dir}: the run does not use the nonce that this auditor issued")
     replayer = Replayer(run_dir, precommit, nonce, data, code, limits=limits, hidden=hidden)
-    same, differ = _datasets(precommit, replayer, progress)
+    same, differ = _datasets(run_dir, precommit, replayer, progress)
     replays, first = _replay_chosen(challenge, chain, replayer, progress, max(1, workers))
     init, detail = _init(first, chain, precommit)
     units = [
@@ -159,7 +160,9 @@ def _replay_chosen(
     return replays, initial
 
 
-def _datasets(precommit: Precommit, replayer: Replayer, progress: Progress | None) -> tuple[list[str], list[str]]:
+def _datasets(
+    run_dir: Path, precommit: Precommit, replayer: Replayer, progress: Progress | None
+) -> tuple[list[str], list[str]]:
     """Ids of the commitments whose both roots the auditor's own files give, and of those whose roots they do not."""
     from pot.data.commit import commit
 
@@ -171,10 +174,23 @@ def _datasets(precommit: Precommit, replayer: Replayer, progress: Progress | Non
         files = [file for file in precommit.program.data_files if file.dataset == item.name]
         files.sort(key=lambda file: int(file.shard or "0"))
         paths = [replayer.inputs[file.path] for file in files if file.path in replayer.inputs]
-        if not paths or len(paths) != len(files):
-            continue  # not recomputed: neither listed as same nor as different
+        document = _document(run_dir, item.name, item.commitment_sha256)
+        if not paths or len(paths) != len(files) or (document is not None and document.hiding is not None):
+            continue  # not recomputed (hidden ones need their key: pot audit data): neither the same nor different
+        reading = document.reading if document is not None else None
+        fields = {str(name): source for name, source in (reading.fields or {}).items()} if reading is not None else {}
+        lenient = reading is not None and (reading.skipped is not None or reading.cut is not None)
         try:
-            found = commit(paths, item.view, "training").commitment
+            found = commit(
+                paths,
+                item.view,
+                "training",
+                container=reading.container if reading is not None else None,
+                fields=fields,
+                on_error="skip" if lenient else "stop",
+            ).commitment
+        except MissingExtra:
+            raise  # this machine lacks a reader: that says nothing about the data
         except PotError:  # the committed files do not read as records of the committed view
             differ.append(item.commitment_sha256)
             continue
@@ -182,6 +198,15 @@ def _datasets(precommit: Precommit, replayer: Replayer, progress: Progress | Non
         agree = roots == (item.records, item.records_root_blake3, item.set_root_blake3)
         (same if agree else differ).append(item.commitment_sha256)
     return same, differ
+
+
+def _document(run_dir: Path, name: str, sha256: str) -> DatasetCommitment | None:
+    """The run's copy of a commitment, which says how the data was read; None where it is not the committed one."""
+    path = run_dir / COMMITMENTS_FOLDER / f"{name}.json"
+    if not path.is_file():
+        return None
+    document = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
+    return document if document.sha256() == sha256 else None
 
 
 def _init(

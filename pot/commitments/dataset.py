@@ -11,21 +11,23 @@ run by everybody for an exclusion set and by auditors for training data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
 from pot.canonical import Count, Document, Hex32
-from pot.commitments.hashing import BLAKE3, DIGEST_BYTES
-from pot.commitments.merkle import merkle_root
+from pot.commitments.hashing import DIGEST_BYTES
+from pot.commitments.hiding import Hiding
+from pot.commitments.listing import COUNT_BYTES, roots_of, split_digests
 from pot.commitments.merkle_verify import ProofRefused
-from pot.commitments.setree import SetTree
 from pot.commitments.setree_verify import MAX_COUNT, depth_for
 from pot.errors import LimitExceeded, UsageError
 
 __all__ = [
+    "GRAM_VIEWS",
     "MAX_DIGESTS_BYTES",
     "DatasetCommitment",
+    "Reading",
     "RecordsRoot",
     "Role",
     "SetRoot",
@@ -37,8 +39,12 @@ __all__ = [
 
 MAX_DIGESTS_BYTES: Final = 1 << 28  # 8.4 million records of an X from outside: about 1 GB of memory while hashing
 
-Role = Literal["training", "exclusion"]
+GRAM_VIEWS: Final = frozenset({"tiles50/1", "winnow50/1", "winnow50-tokens/1", "minhash/1"})
+"""Views under which a record has many set keys; their listing holds these keys (`pot.commitments.listing`)."""
+
+Role = Literal["training", "exclusion", "inclusion"]
 ViewName = Field(pattern=r"\A[a-z0-9-]{1,32}/[1-9][0-9]{0,3}\z")
+FieldName = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 
 
 class RecordsRoot(BaseModel):
@@ -73,6 +79,23 @@ class Shard(BaseModel):
     blake3: Hex32
 
 
+class Reading(BaseModel):
+    """How records were read, where that was not the usual way.
+
+    `container`: where it is another than the files' names say. `fields`: what a view needs -> the container's own name
+    for it. `skipped`: records left out because they could not be read; `cut`: shards whose rest could not be read.
+    `source` "dataset": from a program's own map-style data set, so there are no shards.
+    """
+
+    model_config = Document.model_config
+
+    source: Literal["dataset"] | None = None
+    container: Annotated[str, StringConstraints(pattern=r"\A[a-z0-9.]{1,32}\z")] | None = None
+    fields: dict[Literal["text", "tokens", "image", "bytes"], FieldName] | None = None
+    skipped: Count | None = None
+    cut: Count | None = None
+
+
 class DatasetCommitment(Document):
     """Version "pot/dataset-commitment/v1". Its id is `sha256()`, over its canonical bytes."""
 
@@ -82,78 +105,100 @@ class DatasetCommitment(Document):
     records: RecordsRoot
     set: SetRoot
     shards: list[Shard]
+    reading: Reading | None = None
+    hiding: Hiding | None = None
+
+    @property
+    def gram(self) -> bool:
+        """Whether a record has many set keys."""
+        return self.view in GRAM_VIEWS
+
+    @property
+    def listing_suffix(self) -> str:
+        """The ending of the listing's file: ".keys" for gram views, ".digests" for all others."""
+        return ".keys" if self.gram else ".digests"
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
         count, distinct = int(self.records.count), int(self.set.count)
         if count > MAX_COUNT:
             raise ValueError(f"more than {MAX_COUNT} records")
-        if distinct > count or (distinct == 0) != (count == 0):
+        if not self.gram and (distinct > count or (distinct == 0) != (count == 0)):
             raise ValueError(f"{distinct} distinct keys do not fit {count} records")
         if int(self.set.depth) != depth_for(distinct):
             raise ValueError(f"set depth {self.set.depth} does not belong to {distinct} distinct keys")
-        if sum(int(shard.records) for shard in self.shards) != count:
+        if self.reading is not None and self.reading.source == "dataset":
+            if self.shards:
+                raise ValueError("records of a program's own data set come from no shards")
+        elif sum(int(shard.records) for shard in self.shards) != count:
             raise ValueError(f"the shards' records do not add up to {count}")
         if len({shard.name for shard in self.shards}) != len(self.shards):
             raise ValueError("two shards have the same name")
+        if self.reading is not None and self.reading == Reading():
+            raise ValueError("reading: says nothing; leave it out")
         return self
 
 
-def split_digests(digests: bytes) -> list[bytes]:
-    """Cut a digest list (32 bytes each, in record order) into digests. The length must be a multiple of 32."""
-    return [digests[start : start + DIGEST_BYTES] for start in range(0, len(digests), DIGEST_BYTES)]
-
-
 def commit_digests(
-    role: Role, view: str, digests: bytes, view_bytes: int, shards: Sequence[Shard]
+    role: Role,
+    view: str,
+    digests: Any,
+    view_bytes: int,
+    shards: Sequence[Shard],
+    *,
+    count: int | None = None,
+    reading: Reading | None = None,
+    hiding: Hiding | None = None,
 ) -> DatasetCommitment:
-    """Commit to records by their digests (32 bytes each, in order). `view_bytes`: length of all views together.
+    """Commit to records by their listing. `view_bytes`: length of all views together.
 
-    Raises `UsageError` for no records, a partial digest, or shards that do not add up.
+    `digests`: the listing, bytes or a uint8 array: 32 bytes per record, or for gram views `count` numbers and all keys.
+    Raises `UsageError` for no records, no keys, a partial digest, or shards that do not add up.
     """
-    if not digests:
+    gram = view in GRAM_VIEWS
+    number = count if count is not None else sum(int(shard.records) for shard in shards) if gram else None
+    number = len(digests) // DIGEST_BYTES if number is None else number
+    if not number:
         raise UsageError("dataset commitment: there is no record to commit to")
-    if len(digests) % DIGEST_BYTES:
-        raise UsageError(f"dataset commitment: {len(digests)} bytes of digests are not a multiple of {DIGEST_BYTES}")
-    count = len(digests) // DIGEST_BYTES
-    leaves = split_digests(digests)
-    tree = SetTree.build(leaves)
-    value = {
+    if gram and len(digests) == COUNT_BYTES * number:
+        raise UsageError(f"dataset commitment: none of the {number} records is long enough for the view {view}")
+    try:
+        roots = roots_of(number, gram, digests)
+    except ProofRefused as error:
+        raise UsageError(f"dataset commitment: {error}") from None
+    value: dict[str, Any] = {
         "version": "pot/dataset-commitment/v1",
         "role": role,
         "view": view,
-        "records": {"count": str(count), "bytes": str(view_bytes), "root_blake3": merkle_root(leaves, BLAKE3).hex()},
-        "set": {"count": str(tree.count), "depth": str(tree.depth), "root_blake3": tree.root.hex()},
+        "records": {"count": str(number), "bytes": str(view_bytes), "root_blake3": roots.records_root},
+        "set": {"count": str(roots.distinct), "depth": str(roots.depth), "root_blake3": roots.set_root},
         "shards": [shard.model_dump() for shard in shards],
     }
+    for name, part in (("reading", reading), ("hiding", hiding)):
+        if part is not None:
+            value[name] = part.model_dump(exclude_none=True)
     return DatasetCommitment.from_value(value, what="dataset commitment")
 
 
-def check_digests(commitment: DatasetCommitment, digests: bytes, limit: int = MAX_DIGESTS_BYTES) -> None:
-    """Refuse unless `digests` (32 bytes each, in order) give both of the commitment's roots and both counts.
+def check_digests(commitment: DatasetCommitment, digests: Any, limit: int = MAX_DIGESTS_BYTES) -> None:
+    """Refuse unless the listing `digests` gives both of the commitment's roots and all counts.
 
     `limit` in bytes guards against lists from outside; raise it only for one's own data. Raises `ProofRefused` with
     the code "digests-length", "digests-records" or "digests-set"; `LimitExceeded` above `limit`.
     """
-    expected = DIGEST_BYTES * int(commitment.records.count)
-    if len(digests) != expected or not expected:
+    count = int(commitment.records.count)
+    if len(digests) > limit and len(digests) >= COUNT_BYTES * count:
+        raise LimitExceeded(f"digest list: {len(digests)} bytes, more than the limit of {limit}")
+    roots = roots_of(count, commitment.gram, digests)
+    if roots.records_root != commitment.records.root_blake3:
         raise ProofRefused(
-            "digests-length",
-            f"digest list: {len(digests)} bytes, expected {expected} for {commitment.records.count} records",
+            "digests-records",
+            f"digest list: records root {roots.records_root}, expected {commitment.records.root_blake3}",
         )
-    if expected > limit:
-        raise LimitExceeded(f"digest list: {expected} bytes, more than the limit of {limit}")
-    leaves = split_digests(digests)
-    root = merkle_root(leaves, BLAKE3).hex()
-    if root != commitment.records.root_blake3:
-        raise ProofRefused(
-            "digests-records", f"digest list: records root {root}, expected {commitment.records.root_blake3}"
-        )
-    tree = SetTree.build(leaves)
-    found = (str(tree.count), str(tree.depth), tree.root.hex())
+    found = (str(roots.distinct), str(roots.depth), roots.set_root)
     if found != (commitment.set.count, commitment.set.depth, commitment.set.root_blake3):
         raise ProofRefused(
             "digests-set",
-            f"digest list: set of {tree.count} with root {tree.root.hex()}, "
+            f"digest list: set of {roots.distinct} with root {roots.set_root}, "
             f"expected {commitment.set.count} with root {commitment.set.root_blake3}",
         )

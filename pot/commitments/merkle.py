@@ -1,32 +1,106 @@
-"""Merkle trees of the RFC 9162 shape: root, inclusion paths, consistency paths.
+"""Merkle trees of the RFC 9162 shape: the plain ones for any hasher, and ordered trees over arrays of record digests.
 
-Spec: RFC 9162 2.1; `specs/commitments.md`, "Ordered tree". A tree of n leaves splits at the largest power of two
-below n; an odd last node moves up unhashed, and no node is ever doubled.
+Spec: RFC 9162 2.1; `specs/commitments.md`, "Ordered tree". The array trees use the BLAKE3 hasher only and hash a level
+at a time (`pot.commitments.batch`); `pot.commitments.merkle_plain` is the reference that gives the same bytes.
 
 Shows / does not show: see `pot.commitments.merkle_verify`, which holds the checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from typing import Final
 
-from pot.commitments.hashing import Hasher
+import numpy as np
+from numpy.typing import NDArray
+
+from pot.canonical import derive
+from pot.commitments.batch import hash_pairs, hash_rows
+from pot.commitments.hashing import BLAKE3, DIGEST_BYTES, LEAF_CONTEXT, NODE_CONTEXT
+from pot.commitments.merkle_plain import MerkleTree, consistency_path, inclusion_path, merkle_root
 from pot.errors import UsageError
 
-__all__ = ["MerkleTree", "consistency_path", "inclusion_path", "merkle_root"]
+__all__ = [
+    "LeafTree",
+    "MerkleTree",
+    "OrderedRoot",
+    "consistency_path",
+    "inclusion_path",
+    "merkle_root",
+    "ordered_root",
+]
+
+_LEAF_KEY: Final = derive(LEAF_CONTEXT)
+_NODE_KEY: Final = derive(NODE_CONTEXT)
+_BLOCK: Final = 1 << 14  # leaves that are folded to one node at a time: 512 KiB of digests stay in the cache
 
 
-class MerkleTree:
-    """All levels of one tree, leaf hashes first: about 64 bytes of hash per leaf in memory."""
+class OrderedRoot:
+    """The ordered root of a stream of record digests, in under 2 MiB whatever their number."""
 
-    def __init__(self, leaves: Iterable[bytes], hasher: Hasher) -> None:
-        """Hash `leaves` (their inputs, any bytes, in order) with `hasher`."""
-        self._hasher = hasher
-        level = [hasher.leaf(leaf) for leaf in leaves]
-        self._levels = [level]
-        while len(level) > 1:
-            level = _parents(level, hasher)
-            self._levels.append(level)
+    def __init__(self) -> None:
+        self._count = 0
+        self._full: list[tuple[int, bytes]] = []  # (leaves, node) of full subtrees, left to right, ever smaller
+        self._rest: list[NDArray[np.uint8]] = []
+        self._resting = 0
+
+    @property
+    def count(self) -> int:
+        """Number of leaves so far."""
+        return self._count
+
+    def update(self, digests: NDArray[np.uint8]) -> None:
+        """Add leaves: uint8 of shape (n, 32), in record order. Raises `UsageError`."""
+        _check(digests)
+        self._count += len(digests)
+        start = 0
+        if self._resting:
+            start = min(len(digests), _BLOCK - self._resting)
+            self._keep(digests[:start])
+            if self._resting < _BLOCK:
+                return
+            whole, self._rest, self._resting = np.concatenate(self._rest), [], 0
+            self._push(_fold(whole))
+        while len(digests) - start >= _BLOCK:
+            self._push(_fold(digests[start : start + _BLOCK]))
+            start += _BLOCK
+        self._keep(digests[start:])
+
+    def root(self) -> bytes:
+        """The root over all leaves so far, 32 bytes; more may follow."""
+        nodes = [node for _, node in self._full]
+        if self._resting:
+            nodes.append(_fold(np.concatenate(self._rest)))
+        if not nodes:
+            return BLAKE3.empty
+        root = nodes.pop()
+        while nodes:  # a tree splits at the largest power of two below its size
+            root = BLAKE3.node(nodes.pop(), root)
+        return root
+
+    def _keep(self, digests: NDArray[np.uint8]) -> None:
+        if len(digests):
+            self._rest.append(digests.copy())
+            self._resting += len(digests)
+        if len(self._rest) > 64:  # many small updates: a list of tiny arrays would outgrow their digests
+            self._rest = [np.concatenate(self._rest)]
+
+    def _push(self, node: bytes) -> None:
+        leaves = _BLOCK
+        while self._full and self._full[-1][0] == leaves:
+            node = BLAKE3.node(self._full.pop()[1], node)
+            leaves *= 2
+        self._full.append((leaves, node))
+
+
+class LeafTree:
+    """All levels of one ordered tree as arrays: 64 bytes per leaf in memory."""
+
+    def __init__(self, digests: NDArray[np.uint8]) -> None:
+        """`digests`: uint8 of shape (n, 32), in record order. Raises `UsageError`."""
+        _check(digests)
+        self._levels = [hash_rows(digests, _LEAF_KEY)]
+        while len(self._levels[-1]) > 1:
+            self._levels.append(_parents(self._levels[-1]))
 
     @property
     def size(self) -> int:
@@ -34,81 +108,48 @@ class MerkleTree:
         return len(self._levels[0])
 
     @property
+    def levels(self) -> list[NDArray[np.uint8]]:
+        """Node hashes, uint8 of shape (nodes, 32), the leaves' level first; not to be changed."""
+        return self._levels
+
+    @property
     def root(self) -> bytes:
         """The root, 32 bytes."""
-        return self._levels[-1][0] if self.size else self._hasher.empty
-
-    def leaf_hash(self, index: int) -> bytes:
-        """The hash of leaf `index`, 32 bytes. Raises `UsageError`."""
-        self._check(index)
-        return self._levels[0][index]
+        return bytes(self._levels[-1][0]) if self.size else BLAKE3.empty
 
     def inclusion_path(self, index: int) -> list[bytes]:
         """Sibling hashes of leaf `index`, from the leaf to the root (RFC 9162 2.1.3.1). Raises `UsageError`."""
-        self._check(index)
+        if not 0 <= index < self.size:
+            raise UsageError(f"inclusion path: index {index} is outside a tree of {self.size} leaves")
         path = []
         for level in self._levels[:-1]:
             sibling = index ^ 1
             if sibling < len(level):
-                path.append(level[sibling])
+                path.append(level[sibling].tobytes())
             index >>= 1
         return path
 
-    def consistency_path(self, old_size: int) -> list[bytes]:
-        """Hashes that show this tree extends its first `old_size` leaves (RFC 9162 2.1.4.1). Raises `UsageError`."""
-        if not 0 < old_size <= self.size:
-            raise UsageError(f"consistency path: old size {old_size} is not between 1 and {self.size}")
-        if old_size == self.size:
-            return []
-        path: list[bytes] = []
-        start, stop = 0, self.size
-        while old_size != stop:  # RFC 9162 SUBPROOF, from the root down
-            middle = start + _split(stop - start)
-            if old_size <= middle:
-                path.append(self._subtree(middle, stop))
-                stop = middle
-            else:
-                path.append(self._subtree(start, middle))
-                start = middle
-        if start:
-            path.append(self._subtree(start, stop))
-        return path[::-1]
 
-    def _subtree(self, start: int, stop: int) -> bytes:
-        """Hash of a node of this tree by its leaf range; `start` is a multiple of the node's full width."""
-        height = (stop - start - 1).bit_length()
-        return self._levels[height][start >> height]
-
-    def _check(self, index: int) -> None:
-        if not 0 <= index < self.size:
-            raise UsageError(f"inclusion path: index {index} is outside a tree of {self.size} leaves")
+def ordered_root(digests: NDArray[np.uint8]) -> bytes:
+    """Root of the ordered tree over record digests, uint8 of shape (n, 32); 32 bytes. Raises `UsageError`."""
+    ordered = OrderedRoot()
+    ordered.update(digests)
+    return ordered.root()
 
 
-def merkle_root(leaves: Sequence[bytes], hasher: Hasher) -> bytes:
-    """Root of the tree over `leaves` (inputs, in order), 32 bytes; keeps one level in memory."""
-    level = [hasher.leaf(leaf) for leaf in leaves]
+def _fold(digests: NDArray[np.uint8]) -> bytes:
+    level = hash_rows(digests, _LEAF_KEY)
     while len(level) > 1:
-        level = _parents(level, hasher)
-    return level[0] if level else hasher.empty
+        level = _parents(level)
+    return bytes(level[0])
 
 
-def inclusion_path(leaves: Sequence[bytes], index: int, hasher: Hasher) -> list[bytes]:
-    """Inclusion path of leaf `index`. For many paths of one tree, keep a `MerkleTree`. Raises `UsageError`."""
-    return MerkleTree(leaves, hasher).inclusion_path(index)
+def _parents(level: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if not len(level) & 1:
+        return hash_pairs(level, _NODE_KEY)
+    return np.concatenate([hash_pairs(level[:-1], _NODE_KEY), level[-1:]])
 
 
-def consistency_path(leaves: Sequence[bytes], old: int, hasher: Hasher) -> list[bytes]:
-    """Consistency path from the first `old` leaves to all of them. Raises `UsageError`."""
-    return MerkleTree(leaves, hasher).consistency_path(old)
-
-
-def _parents(level: list[bytes], hasher: Hasher) -> list[bytes]:
-    above = [hasher.node(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-    if len(level) & 1:
-        above.append(level[-1])
-    return above
-
-
-def _split(size: int) -> int:
-    """Largest power of two below `size`."""
-    return 1 << ((size - 1).bit_length() - 1)
+def _check(digests: NDArray[np.uint8]) -> None:
+    if digests.dtype != np.uint8 or digests.ndim != 2 or digests.shape[1] != DIGEST_BYTES:
+        raise UsageError(f"ordered tree: digests must be rows of {DIGEST_BYTES} bytes, not {digests.shape}")

@@ -1,104 +1,252 @@
-"""Committing to data: from files through a view to a dataset commitment and its digest list.
+"""Committing to data: from files through a view to a dataset commitment and its listing.
 
-Spec: `specs/commitments.md`, "Dataset commitment". On disk a commitment `C.json` has its digest list `C.digests`
-beside it: 32 bytes per record, in order. The list stays with the data's owner; an exclusion set's list is published.
+Spec: `specs/commitments.md`, "Dataset commitment". On disk a commitment `C.json` has its listing beside it: `C.digests`
+(32 bytes per record, in order) or, for gram views, `C.keys`. The listing stays with the data's owner; that of an
+exclusion or inclusion set is published.
+
+Memory does not grow with the data: each process holds a batch (`pot.data.digest`), the set tree sorts at most 2^25 keys
+at a time. Finished shards are kept in a work folder, so that a commitment that was interrupted goes on where it was.
 
 Shows / does not show: see `pot.commitments.dataset`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-from pot.commitments.dataset import DatasetCommitment, Role, Shard, check_digests, commit_digests
-from pot.commitments.hashing import DIGEST_BYTES, record_digest
+from pot.commitments.batch import load_kernel
+from pot.commitments.dataset import GRAM_VIEWS, DatasetCommitment, Reading, Role, check_digests, commit_digests
+from pot.commitments.hiding import HidingKey
+from pot.commitments.listing import digests_of, set_keys_of
 from pot.commitments.merkle_verify import ProofRefused
-from pot.data.readers import ShardReader, shard_files
+from pot.data.digest import Job, ShardResult, content_batches, digest_batches, digest_shard
+from pot.data.readers import check_schemas, container_for, dataset_records, shard_files
 from pot.data.views import view_named
+from pot.data.workfolder import WorkFolder
+from pot.distribute import mapped
 from pot.errors import EnvironmentFailure, Malformed, UsageError
 
-__all__ = ["MAX_WORKERS", "Committed", "Progress", "commit", "digests_path", "load_committed", "write_committed"]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
-MAX_WORKERS: Final = 256
+__all__ = ["Committed", "Progress", "commit", "commit_records", "listing_path", "load_committed", "write_committed"]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all files)."""
 
 _REPORT_EVERY: Final = 1 << 20  # bytes between two calls inside one shard
+_WORTH_A_KERNEL: Final = 1 << 28  # bytes of data from which on hashing with it repays its start
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Committed:
-    """A commitment with the digests it was made from: 32 bytes per record, in order."""
+    """A commitment with the listing it was made from: bytes, or a uint8 array that may be memory-mapped.
+
+    Two are equal where both parts are. `digests` and `keys` raise `ProofRefused` for a listing of another length.
+    """
 
     commitment: DatasetCommitment
-    digests: bytes
+    listing: Any
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Committed):
+            return NotImplemented
+        return self.commitment == other.commitment and bytes(self.listing) == bytes(other.listing)
 
-@dataclass(frozen=True, slots=True)
-class _ShardResult:
-    shard: Shard
-    digests: bytes
-    view_bytes: int
+    def __hash__(self) -> int:
+        return hash(self.commitment.sha256())
+
+    @property
+    def digests(self) -> NDArray[np.uint8]:
+        """The record digests, uint8 of shape (records, 32)."""
+        return digests_of(int(self.commitment.records.count), self.commitment.gram, self.listing)
+
+    @property
+    def keys(self) -> NDArray[np.uint64]:
+        """The distinct set keys, ascending."""
+        return set_keys_of(int(self.commitment.records.count), self.commitment.gram, self.listing)
 
 
 def commit(
-    paths: Sequence[Path], view: str, role: Role = "training", workers: int = 1, progress: Progress | None = None
+    paths: Sequence[Path],
+    view: str,
+    role: Role = "training",
+    workers: int = 1,
+    progress: Progress | None = None,
+    *,
+    container: str | None = None,
+    fields: Mapping[str, str] | None = None,
+    on_error: str = "stop",
+    key: HidingKey | None = None,
+    work: Path | None = None,
+    ray: str | None = None,
 ) -> Committed:
     """Commit to the records of `paths` (files or folders, in this order) through `view`.
 
-    The result does not depend on `workers` (processes, one shard each at a time). Raises `UsageError`, `Malformed`,
-    `LimitExceeded`, `EnvironmentFailure`.
+    `container`: how they are stored, None: by their names. `fields`: what the view needs -> the container's name for
+    it. `on_error`: "stop", or "skip" what cannot be read and count it. `key`: hide the leaves under it. `work`: folder
+    in which finished shards are kept until `write_committed`, to be taken up again; None: a temporary one. The result
+    does not depend on `workers` (processes, one shard each at a time) or `ray` (a cluster's address; it must see the
+    same paths). Raises `UsageError`, `Malformed`, `LimitExceeded`, `EnvironmentFailure`, `MissingExtra`.
     """
-    if not 1 <= workers <= MAX_WORKERS:
-        raise UsageError(f"{workers} workers were asked for, 1 to {MAX_WORKERS} are possible")
-    container = view_named(view).container
-    shards = shard_files(list(paths), container)
-    meter = _Meter(progress, shards)
-    results: list[_ShardResult] = []
-    with _mapped(shards, view, min(workers, len(shards)), meter) as stream:
-        for result in stream:
-            results.append(result)
-            meter.finish(int(result.shard.bytes))
-    digests = b"".join(result.digests for result in results)
-    if not digests:
+    chosen = view_named(view)
+    _check_key(key, view, role)
+    usual = container_for(list(paths), chosen.needs)
+    stored = container if container is not None else usual
+    names = dict(fields or {})
+    for name in names:
+        if name != chosen.needs or name == "object":  # an object is all of a record, under its own names
+            raise UsageError(f"view {view} does not read {name[:64]!r}; it reads the record's {chosen.needs}")
+    shards = shard_files(list(paths), stored)
+    check_schemas(shards, stored, chosen.needs, names, on_error)
+    jobs = [Job(name, path, stored, view, role, tuple(sorted(names.items())), on_error, key) for name, path in shards]
+    with _folder(work) as folder, WorkFolder(folder, jobs) as kept:
+        _digest_all(kept, workers, ray, _Meter(progress, shards))
+        listing, results = kept.assemble(view in GRAM_VIEWS, keep=work is not None)
+    if not len(listing):
         raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
-    view_bytes = sum(result.view_bytes for result in results)
-    return Committed(commit_digests(role, view, digests, view_bytes, [result.shard for result in results]), digests)
+    reading = _reading(None if stored == usual else stored, names, results)
+    return _committed(role, view, listing, results, reading, key)
 
 
-def digests_path(path: Path) -> Path:
-    """Where the digest list of the commitment at `path` lies: `C.digests` beside `C.json`."""
-    return path.with_name(path.name.removesuffix(".json") + ".digests")
+def commit_records(dataset: Any, view: str, role: Role = "training", *, key: HidingKey | None = None) -> Committed:
+    """Commit to the records of a map-style dataset (`torch.utils.data.Dataset`, a list, ...), in index order.
+
+    Such a commitment lists no shards: it can be tied to data only by whoever has the dataset. Raises `UsageError`,
+    `Malformed`.
+    """
+    chosen = view_named(view)
+    _check_key(key, view, role)
+    reader = dataset_records(dataset)
+    numbers, rest = bytearray(), bytearray()
+    records = view_bytes = 0
+    for count, size, some_numbers, some in digest_batches(content_batches(reader, chosen), chosen, role, key):
+        records, view_bytes = records + count, view_bytes + size
+        numbers += some_numbers
+        rest += some
+    if not records:
+        raise UsageError("the dataset holds no record; an empty commitment would say nothing")
+    listing = bytes(numbers + rest)
+    hiding = None if key is None else key.hiding
+    reading = Reading(source="dataset")
+    document = commit_digests(role, view, listing, view_bytes, [], count=records, reading=reading, hiding=hiding)
+    return Committed(document, listing)
+
+
+def listing_path(path: Path, commitment: DatasetCommitment) -> Path:
+    """Where the listing of the commitment at `path` lies: `C.digests` or `C.keys` beside `C.json`."""
+    return path.with_name(path.name.removesuffix(".json") + commitment.listing_suffix)
 
 
 def write_committed(committed: Committed, out: Path) -> None:
-    """Write `out` and its digest list, the list first. Raises `EnvironmentFailure`."""
-    write_file(digests_path(out), committed.digests)
+    """Write `out` and its listing, the listing first. Raises `EnvironmentFailure`."""
+    target = listing_path(out, committed.commitment)
+    mapped_file = getattr(committed.listing, "filename", None)
+    if mapped_file is None:
+        write_file(target, bytes(committed.listing))
+    else:  # it lies in a work folder on the same disk
+        try:
+            os.replace(mapped_file, target)
+        except OSError as error:
+            raise EnvironmentFailure(f"{target}: cannot be written: {error.strerror or error}") from None
     write_file(out, committed.commitment.to_bytes())
 
 
 def load_committed(path: Path) -> Committed:
-    """Read a commitment and its digest list, and recompute both roots from the list.
+    """Read a commitment and its listing, and recompute both roots from the listing.
 
-    Raises `UsageError`, `Malformed` (also where list and commitment disagree), `EnvironmentFailure`.
+    Raises `UsageError`, `Malformed` (also where listing and commitment disagree), `EnvironmentFailure`.
     """
     commitment = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
-    size = DIGEST_BYTES * int(commitment.records.count)
-    digests = read_file(digests_path(path), limit=size)
+    where = listing_path(path, commitment)
+    listing = _map(where)
     try:
-        check_digests(commitment, digests, limit=size)
+        check_digests(commitment, listing, limit=len(listing))
     except ProofRefused as error:
-        raise Malformed(f"{digests_path(path)}: is not the digest list of {path.name}: {error}") from None
-    return Committed(commitment, digests)
+        raise Malformed(f"{where}: is not the digest list of {path.name}: {error}") from None
+    return Committed(commitment, listing)
+
+
+def _map(path: Path) -> Any:
+    import numpy as np
+
+    if path.is_symlink() or not path.is_file():
+        read_file(path, limit=0)  # says what is wrong with it
+    try:
+        return np.memmap(path, np.uint8, "r") if path.stat().st_size else np.empty(0, np.uint8)
+    except (OSError, ValueError) as error:
+        raise EnvironmentFailure(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def _check_key(key: HidingKey | None, view: str, role: Role) -> None:
+    if key is None:
+        return
+    if key.leaf_key is None and view in GRAM_VIEWS:
+        raise UsageError(f"view {view} has many keys a record, an ecvrf key takes 0.2 ms for each; use a blake3 key")
+
+
+def _committed(
+    role: Role, view: str, listing: Any, results: list[ShardResult], reading: Reading | None, key: HidingKey | None
+) -> Committed:
+    commitment = commit_digests(
+        role,
+        view,
+        listing,
+        sum(result.view_bytes for result in results),
+        [result.shard for result in results],
+        reading=reading,
+        hiding=None if key is None else key.hiding,
+    )
+    return Committed(commitment, listing)
+
+
+def _reading(container: str | None, fields: dict[str, str], results: list[ShardResult]) -> Reading | None:
+    skipped, cut = sum(result.skipped for result in results), sum(result.cut for result in results)
+    value: dict[str, Any] = {} if container is None else {"container": container}
+    if fields:
+        value["fields"] = fields
+    if skipped:
+        value["skipped"] = str(skipped)
+    if cut:
+        value["cut"] = str(cut)
+    return Reading.model_validate(value) if value else None
+
+
+@contextmanager
+def _folder(work: Path | None) -> Iterator[Path]:
+    if work is not None:
+        yield work
+        return
+    try:
+        with tempfile.TemporaryDirectory(prefix="pot-commit-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise EnvironmentFailure(f"no temporary folder can be used: {error.strerror or error}") from None
+
+
+def _digest_all(kept: WorkFolder, workers: int, ray: str | None, meter: _Meter) -> None:
+    """Digest every shard that the work folder does not hold yet."""
+    open_jobs = kept.open_jobs(in_memory=ray is not None)
+    for job in kept.jobs:
+        if job.name not in {other.name for other in open_jobs}:
+            meter.finish(job.path.stat().st_size)
+    alone = workers == 1 and ray is None
+    function = partial(digest_shard, inside=meter.inside) if alone else digest_shard
+    if workers > 1 and sum(job.path.stat().st_size for job in open_jobs) > _WORTH_A_KERNEL:
+        load_kernel()  # compiled once, here, and not by every worker at the same time
+    with mapped(function, open_jobs, workers=workers, ray=ray) as results:
+        for job, result in zip(open_jobs, results, strict=True):
+            kept.keep(job, result)
+            meter.finish(int(result.shard.bytes))
 
 
 class _Meter:
@@ -121,39 +269,3 @@ class _Meter:
         self._shown = done
         if self._progress is not None:
             self._progress(min(done, self._total), self._total)
-
-
-def _read_shard(name: str, path: Path, view: str, meter: _Meter | None = None) -> _ShardResult:
-    chosen = view_named(view)
-    reader = ShardReader(path, chosen.container)
-    digests, view_bytes = bytearray(), 0
-    for record in reader.records():
-        data = chosen.project(record)
-        digests += record_digest(data)
-        view_bytes += len(data)
-        if meter is not None:
-            meter.inside(reader.bytes_read)
-    shard = Shard(
-        name=name,
-        bytes=str(reader.bytes_read),
-        records=str(len(digests) // DIGEST_BYTES),
-        sha256=reader.sha256,
-        blake3=reader.blake3,
-    )
-    return _ShardResult(shard, bytes(digests), view_bytes)
-
-
-@contextmanager
-def _mapped(shards: list[tuple[str, Path]], view: str, workers: int, meter: _Meter) -> Iterator[Iterator[_ShardResult]]:
-    """Results in shard order, from this process or from a pool; an error in one shard stops the rest."""
-    if workers == 1:
-        yield (_read_shard(name, path, view, meter) for name, path in shards)
-        return
-    # spawn: a fork would copy the caller's threads and locks
-    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-    try:
-        yield pool.map(_read_shard, *zip(*((name, path, view) for name, path in shards), strict=True))
-    except BrokenProcessPool:
-        raise EnvironmentFailure("a worker process died, perhaps for lack of memory; try fewer workers") from None
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

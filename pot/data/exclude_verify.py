@@ -3,19 +3,22 @@
 Spec: `specs/commitments.md`, "Exclusion". Needs both commitments, X's digest list and the exclusion file; no data.
 
 Shows: no record of X, seen through the named view, has a record of the training commitment's set with the same bytes.
-Does not show: near duplicates; that the set commitment holds what was trained on (an auditor's recomputation ties it to
-the ordered one); that training read only committed records (replayed or proved steps show that).
+For a gram view (tiles, winnowing, minhash): no record of X shares a key with any; the view's specification says what
+that rules out.
+Does not show: near duplicates beyond that; that the set commitment holds what was trained on (an auditor's
+recomputation ties it to the ordered one); that training read only committed records (replayed or proved steps do).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pot.canonical import Document, Hex32
-from pot.commitments.dataset import DatasetCommitment, check_digests, split_digests
+from pot.commitments.dataset import DatasetCommitment, check_digests
+from pot.commitments.listing import plain_keys_of
 from pot.commitments.merkle_verify import ProofRefused
-from pot.commitments.setree_verify import key_of, verify_absent
+from pot.commitments.setree_verify import verify_absent
 from pot.errors import LimitExceeded, Malformed
 
 __all__ = ["MAX_EXCLUSION_BYTES", "Exclusion", "ExclusionHeader", "check_exclusion", "read_exclusion"]
@@ -56,12 +59,13 @@ def read_exclusion(data: bytes, *, what: str = "exclusion file") -> Exclusion:
 
 
 def check_exclusion(
-    training: DatasetCommitment, exclusion: DatasetCommitment, exclusion_digests: bytes, file: bytes
+    training: DatasetCommitment, exclusion: DatasetCommitment, exclusion_digests: Any, file: bytes
 ) -> None:
     """Refuse unless the exclusion file shows that none of X's records is in the training set.
 
-    `file` is the whole exclusion file, `exclusion_digests` X's digest list. Raises `ProofRefused` with the code
-    "role-mismatch", "view-mismatch", "empty-x", "x-digests" or "proof"; `Malformed` where the file has no header.
+    `file` is the whole exclusion file, `exclusion_digests` X's listing (bytes or a uint8 array). Raises `ProofRefused`
+    with the code "role-mismatch", "view-mismatch", "hiding-mismatch", "empty-x", "x-digests" or "proof"; `Malformed`
+    where the file has no header.
     """
     # 1 the right kind of commitment on each side, seen through the same view
     if training.role != "training" or exclusion.role != "exclusion":
@@ -74,6 +78,10 @@ def check_exclusion(
             "view-mismatch",
             f"exclusion: X is committed as {exclusion.view}, the training data as {training.view}; "
             "digests of different views never match",
+        )
+    if training.hiding != exclusion.hiding:
+        raise ProofRefused(
+            "hiding-mismatch", "exclusion: X and the training data are not hidden under the same key; nothing matches"
         )
     # 2 X says something
     if int(exclusion.records.count) == 0:
@@ -95,7 +103,7 @@ def check_exclusion(
             bytes.fromhex(training.set.root_blake3),
             int(training.set.depth),
             int(training.set.count),
-            (key_of(digest) for digest in split_digests(exclusion_digests)),
+            plain_keys_of(int(exclusion.records.count), exclusion.gram, exclusion_digests),
             parts.proof,
         )
     except ProofRefused as error:

@@ -10,22 +10,29 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
+import numpy as np
 from pydantic import Field
 
 from pot.canonical import Count, Document, Hex32
-from pot.commitments.dataset import DatasetCommitment, split_digests
-from pot.commitments.hashing import BLAKE3, record_digest
-from pot.commitments.merkle import MerkleTree
+from pot.commitments.dataset import DatasetCommitment
+from pot.commitments.hashing import BLAKE3, DIGEST_BYTES
+from pot.commitments.hiding import HidingKey
+from pot.commitments.merkle import LeafTree
 from pot.commitments.merkle_verify import ProofRefused, verify_inclusion
 from pot.commitments.setree import SetTree
-from pot.commitments.setree_verify import key_of, verify_absent
-from pot.data.commit import Committed
+from pot.commitments.setree_verify import KEY_BYTES, key_of, verify_absent
+from pot.commitments.spans import Spans
+from pot.data.digest import digest_batches
 from pot.data.readers import Record
 from pot.data.views import view_named
+from pot.errors import UsageError
 
-__all__ = ["MAX_ABSENCE_CHARACTERS", "MembershipAnswer", "answer", "check_answer", "digest_of"]
+if TYPE_CHECKING:
+    from pot.data.commit import Committed
+
+__all__ = ["MAX_ABSENCE_CHARACTERS", "MembershipAnswer", "answer", "check_answer", "digest_of", "keys_for"]
 
 MAX_ABSENCE_CHARACTERS: Final = 1 << 20  # one bucket has at most 65,535 keys: 700 k characters
 
@@ -46,9 +53,25 @@ class MembershipAnswer(Document):
     absence_base64: str | None = Field(default=None, max_length=MAX_ABSENCE_CHARACTERS)
 
 
-def digest_of(record: Record, view: str) -> bytes:
-    """The digest (32 bytes) of a record seen through a view. Raises `UsageError`, `Malformed`."""
-    return record_digest(view_named(view).project(record))
+def digest_of(record: Record, view: str, key: HidingKey | None = None) -> bytes:
+    """The digest (32 bytes) of a record seen through a plain view, under a hiding key if one is given.
+
+    Raises `UsageError` (also for a gram view, whose records have many keys), `Malformed`.
+    """
+    chosen = view_named(view)
+    if chosen.gram:
+        raise UsageError(f"view {view} has many keys a record; ask a commitment under text/1 or text-norm/1 instead")
+    ((_, _, _, digest),) = digest_batches(iter([Spans.of([chosen.content(record)])]), chosen, "training", key)
+    return digest
+
+
+def keys_for(record: Record, view: str, key: HidingKey | None = None) -> list[bytes]:
+    """All set keys (8 bytes each) of a record seen through a view: one for a plain view. Raises as `digest_of`."""
+    chosen = view_named(view)
+    batches = iter([Spans.of([chosen.content(record)])])
+    ((_, _, _, joined),) = digest_batches(batches, chosen, "exclusion", key)
+    step = KEY_BYTES if chosen.gram else DIGEST_BYTES
+    return [joined[at : at + KEY_BYTES] for at in range(0, len(joined), step)]
 
 
 def answer(committed: Committed, digest: bytes) -> MembershipAnswer:
@@ -56,19 +79,19 @@ def answer(committed: Committed, digest: bytes) -> MembershipAnswer:
 
     Raises `Refused` where a different record shares its 8-byte key, so that absence cannot be shown.
     """
-    digests = split_digests(committed.digests)
+    digests, commitment = committed.digests, committed.commitment
     fields = {
         "version": "pot/membership/v1",
-        "commitment_sha256": committed.commitment.sha256(),
+        "commitment_sha256": commitment.sha256(),
         "record_blake3": digest.hex(),
     }
-    copies = digests.count(digest)
-    if copies:
-        index = digests.index(digest)
-        path = [sibling.hex() for sibling in MerkleTree(digests, BLAKE3).inclusion_path(index)]
-        found = {"member": True, "index": str(index), "copies": str(copies), "path": path}
+    places = np.flatnonzero((digests == np.frombuffer(digest, np.uint8)).all(axis=1))
+    if len(places):
+        index = int(places[0])
+        path = [sibling.hex() for sibling in LeafTree(digests).inclusion_path(index)]
+        found = {"member": True, "index": str(index), "copies": str(len(places)), "path": path}
         return MembershipAnswer.from_value({**fields, **found}, what="membership answer")
-    proof = SetTree.build(digests).prove_absent([key_of(digest)])
+    proof = SetTree.of_keys(committed.keys).prove_absent([key_of(digest)])
     absent = {"member": False, "absence_base64": base64.b64encode(proof).decode()}
     return MembershipAnswer.from_value({**fields, **absent}, what="membership answer")
 

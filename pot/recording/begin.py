@@ -144,7 +144,7 @@ def talk(sentence: str) -> None:
     sys.stderr.flush()
 
 
-def _settle(folder: Path, content: dict[str, Any], documents: dict[str, tuple[bytes, bytes]]) -> Precommit:
+def _settle(folder: Path, content: dict[str, Any], documents: dict[str, Committed]) -> Precommit:
     """The pre-commitment on disk: the one that is there if it says the same, else a new one in an empty folder."""
     path = folder / PRECOMMIT_FILE
     if path.exists() or path.is_symlink():
@@ -164,9 +164,10 @@ def _settle(folder: Path, content: dict[str, Any], documents: dict[str, tuple[by
     others = [name for name in others if name != COMMITMENTS_FOLDER]  # of an attempt that died before it pre-committed
     if others:
         raise UsageError(f"{folder}: holds {others[0]} but no {PRECOMMIT_FILE}; choose an empty folder for the run")
-    for name, (document, digests) in documents.items():
-        write_file(folder / COMMITMENTS_FOLDER / f"{name}.json", document)
-        write_file(folder / COMMITMENTS_FOLDER / f"{name}.digests", digests)
+    for name, committed in documents.items():
+        kept = folder / COMMITMENTS_FOLDER / f"{name}.json"
+        write_file(kept, committed.commitment.to_bytes())
+        write_file(kept.with_name(name + committed.commitment.listing_suffix), bytes(committed.listing))
     precommit = Precommit.from_value({**content, "run_id": secrets.token_hex(32)}, what="pre-commitment")
     write_file(path, precommit.to_bytes())
     sync_folder(folder)

@@ -43,11 +43,9 @@ class Options:
     secret_sha256: str | None = None
 
 
-def describe(
-    options: Options, config: dict[str, Any]
-) -> tuple[dict[str, Any], dict[str, tuple[bytes, bytes]], str | None]:
-    """The pre-commitment's content without its run id, the commitments' documents and digests by name, and why the run
-    cannot be replayed (None: it can). `config`: `plain_config` of the options'. Raises `UsageError`.
+def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Committed], str | None]:
+    """The pre-commitment's content without its run id, the commitments by name, and why the run cannot be replayed
+    (None: it can). `config`: `plain_config` of the options'. Raises `UsageError`.
     """
     entries, documents, shards = _describe_data(options.commitments)
     total = sum(int(entry["records"]) for entry in entries)
@@ -89,7 +87,7 @@ def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int
 
 def _describe_data(
     commitments: Sequence[Committed | str | Path],
-) -> tuple[list[dict[str, str]], dict[str, tuple[bytes, bytes]], dict[str, tuple[str, int]]]:
+) -> tuple[list[dict[str, str]], dict[str, Committed], dict[str, tuple[str, int]]]:
     from pot.data.commit import load_committed
 
     if isinstance(commitments, (str, Path)) or not commitments:
@@ -98,7 +96,7 @@ def _describe_data(
             " pot data commit PATH --view json/1 --out C.json"
         )
     entries: list[dict[str, str]] = []
-    documents: dict[str, tuple[bytes, bytes]] = {}
+    documents: dict[str, Committed] = {}
     shards: dict[str, tuple[str, int]] = {}
     for number, item in enumerate(commitments, 1):
         named = isinstance(item, (str, Path))
@@ -106,10 +104,12 @@ def _describe_data(
         name = Path(item).stem if isinstance(item, (str, Path)) and named else f"data-{number}"
         commitment = committed.commitment
         if commitment.role != "training":
-            raise UsageError(f"begin: {name} is the commitment of an exclusion set; commit the training data instead")
+            raise UsageError(
+                f"begin: {name} is committed with the role {commitment.role}; commit the training data instead"
+            )
         if name in documents:
             raise UsageError(f"begin: two commitments are called {name}; rename one of the files")
-        documents[name] = (commitment.to_bytes(), committed.digests)
+        documents[name] = committed
         shards.update({shard.sha256: (name, place) for place, shard in enumerate(commitment.shards)})
         entries.append(
             {

@@ -37,21 +37,21 @@ def refusal(x: DatasetCommitment, digests: bytes, file: bytes) -> str:
 
 
 def test_x2_holds_a_training_record_and_no_file_is_made() -> None:
-    assert exclude(TRAINING, X2) == Overlap(1, [9])
+    assert exclude(TRAINING, X2) == Overlap(1, [9], [5])
 
 
 def test_x1s_file_sold_as_x2s() -> None:
     file = file_for(X1)
-    assert refusal(X2.commitment, X2.digests, file) == "proof"
-    assert refusal(X2.commitment, X1.digests, file) == "x-digests"
+    assert refusal(X2.commitment, X2.listing, file) == "proof"
+    assert refusal(X2.commitment, X1.listing, file) == "x-digests"
     renamed = file.replace(X1.commitment.sha256().encode(), X2.commitment.sha256().encode())
     assert renamed != file
-    assert refusal(X2.commitment, X2.digests, renamed) == "proof"
+    assert refusal(X2.commitment, X2.listing, renamed) == "proof"
 
 
 def test_part_of_x_left_out_of_the_list() -> None:
     part = committed([f"x{n}" for n in range(9)], "exclusion")
-    assert refusal(X2.commitment, part.digests, file_for(part)) == "x-digests"
+    assert refusal(X2.commitment, part.listing, file_for(part)) == "x-digests"
 
 
 def test_an_empty_x() -> None:
@@ -70,11 +70,11 @@ def test_x_of_another_view_could_never_match() -> None:
     other = committed(["d5"], "exclusion", "file/1")
     with pytest.raises(UsageError, match="commit X with --view json/1"):
         exclude(TRAINING, other)
-    relabelled = Committed(other.commitment.model_copy(update={"view": "json/1"}), other.digests)
-    assert exclude(TRAINING, relabelled) == Overlap(1, [0])
-    assert refusal(other.commitment, other.digests, file_for(X1)) == "view-mismatch"
+    relabelled = Committed(other.commitment.model_copy(update={"view": "json/1"}), other.listing)
+    assert exclude(TRAINING, relabelled) == Overlap(1, [0], [5])
+    assert refusal(other.commitment, other.listing, file_for(X1)) == "view-mismatch"
 
 
 def test_training_data_sold_as_x() -> None:
     other = committed(["y"], "training")
-    assert refusal(other.commitment, other.digests, file_for(X1)) == "role-mismatch"
+    assert refusal(other.commitment, other.listing, file_for(X1)) == "role-mismatch"

@@ -41,9 +41,9 @@ def test_the_forged_set_shows_the_hidden_record_absent() -> None:
 
 
 def test_recomputing_both_roots_refuses_it() -> None:
-    check_digests(HONEST.commitment, HONEST.digests)
+    check_digests(HONEST.commitment, HONEST.listing)
     with pytest.raises(ProofRefused) as caught:
-        check_digests(FORGED, HONEST.digests)
+        check_digests(FORGED, HONEST.listing)
     assert caught.value.code == "digests-set"
 
 
@@ -52,14 +52,14 @@ def test_a_record_swapped_so_that_the_count_stays_is_refused() -> None:
     forged = HONEST.commitment.model_copy(update={"set": other.commitment.set})
     assert forged.set.count == HONEST.commitment.set.count
     with pytest.raises(ProofRefused) as caught:
-        check_digests(forged, HONEST.digests)
+        check_digests(forged, HONEST.listing)
     assert caught.value.code == "digests-set"
     with pytest.raises(ProofRefused) as caught:
-        check_digests(forged, other.digests)
+        check_digests(forged, other.listing)
     assert caught.value.code == "digests-records"
 
 
 def test_it_does_not_load(tmp_path: Path) -> None:
-    write_committed(Committed(FORGED, HONEST.digests), tmp_path / "C.json")
+    write_committed(Committed(FORGED, HONEST.listing), tmp_path / "C.json")
     with pytest.raises(Malformed, match="is not the digest list"):
         load_committed(tmp_path / "C.json")

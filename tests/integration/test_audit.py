@@ -87,7 +87,10 @@ def test_roots_that_the_data_does_not_give_are_named(recorded: Any) -> None:
     replayer = Replayer(
         recorded.run_dir, recorded.precommit, "00" * 32, [recorded.folder / "train.jsonl"], recorded.folder
     )
-    assert _datasets(recorded.precommit, replayer, None) == ([], [document["data"][0]["commitment_sha256"]])
+    assert _datasets(recorded.run_dir, recorded.precommit, replayer, None) == (
+        [],
+        [document["data"][0]["commitment_sha256"]],
+    )
 
 
 def test_a_broken_chain_is_not_audited(recorded: Any) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from simulated_data import add_composition, add_inclusion, data_audit, see_through
 from simulated_release import Simulation, judge, key, sign
 
 from attest.bundle import ReleaseBundle
@@ -38,7 +39,32 @@ def _long(policy: dict[str, Any]) -> None:
     policy["limits"]["segment_steps"] = "1"
 
 
-WORLDS = {
+def _data(simulation: Simulation, *, of_licence: str = "MIT") -> None:
+    """All claims about data, and a policy that requires them."""
+    see_through(simulation)
+    add_inclusion(simulation, ["child 1", "child 7"])
+    add_composition(simulation, licences=("CC0-1.0", of_licence), only={"licence": ["CC0-1.0", "MIT"]})
+
+
+def _data_mismatch(simulation: Simulation) -> None:
+    _data(simulation)
+    bad = data_audit(simulation.training["child"][0], outcome="MISMATCH", detail="ordered root")
+    simulation.data_auditors.append(lambda name: [bad] if name == "child" else [])
+
+
+def _data_unaudited(simulation: Simulation) -> None:
+    _data(simulation)
+    simulation.data_auditors.clear()
+
+
+DATA_WORLDS = {
+    "claims about data": _data,
+    "another licence": lambda simulation: _data(simulation, of_licence="GPL-3.0"),
+    "a data audit with a mismatch": _data_mismatch,
+    "no data audit": _data_unaudited,
+}
+WORLDS: dict[str, Any] = {
+    **dict.fromkeys(DATA_WORLDS, ()),
     "honest": (),
     "mismatch": (("parent.audits", _mismatch),),
     "inconclusive": (
@@ -57,6 +83,8 @@ WORLDS = {
 @cache
 def world(name: str) -> tuple[ReleaseBundle, Policy, Report]:
     simulation = Simulation()
+    if name in DATA_WORLDS:
+        DATA_WORLDS[name](simulation)
     for stage, change in WORLDS[name]:
         simulation.bend(stage, change)
     release, policy = simulation.release(), simulation.policy()
@@ -89,6 +117,10 @@ def test_the_worlds_are_as_their_names_say() -> None:
         "long segments": "DENY",
         "a weight bit": "DENY",
         "no pinned circuit": "INCOMPLETE",
+        "claims about data": "PASS",
+        "another licence": "DENY",
+        "a data audit with a mismatch": "DENY",
+        "no data audit": "INCOMPLETE",
     }
 
 
@@ -102,9 +134,10 @@ def test_removing_any_one_thing_never_makes_it_pass(name: str) -> None:
         assert report.verdict == "PASS" or verdict != "PASS", (lines, objects)
 
 
-def test_everything_in_the_honest_bundle_is_needed() -> None:
+@pytest.mark.parametrize("name", ["honest", "claims about data"])
+def test_everything_in_the_honest_bundle_is_needed(name: str) -> None:
     """The policy requires all claims, so each line and each object ends PASS when it goes."""
-    release, policy, _ = world("honest")
+    release, policy, _ = world(name)
     for number in range(len(release.lines)):
         assert judged(without(release, {number}, set()), policy).verdict in ("INCOMPLETE", "DENY"), number
     for sha256 in release.objects:
@@ -112,7 +145,7 @@ def test_everything_in_the_honest_bundle_is_needed() -> None:
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(name=st.sampled_from(sorted(set(WORLDS) - {"honest"})), data=st.data())
+@given(name=st.sampled_from(sorted(set(WORLDS) - {"honest", "claims about data"})), data=st.data())
 def test_removing_any_set_of_things_never_makes_it_pass(name: str, data: st.DataObject) -> None:
     release, policy, _ = world(name)
     lines = data.draw(st.sets(st.integers(0, len(release.lines) - 1)))

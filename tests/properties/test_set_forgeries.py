@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pot.commitments.hashing import record_digest
 from pot.commitments.merkle_verify import ProofRefused
 from pot.commitments.setree import SetTree
+from pot.commitments.setree_plain import SetTree as PlainTree
 from pot.commitments.setree_verify import (
     KEY_BYTES,
     PROOF_MAGIC,
@@ -20,6 +21,7 @@ from pot.commitments.setree_verify import (
     root_hash,
     verify_absent,
 )
+from pot.commitments.setree_verify_batch import verify_absent_batch
 
 SIZES = st.integers(1, 200)
 
@@ -33,11 +35,20 @@ def strangers(seed: int, count: int) -> list[bytes]:
 
 
 def accepted(tree: SetTree, keys: list[bytes], proof: bytes) -> bool:
-    try:
-        verify_absent(tree.root, tree.depth, tree.count, keys, proof)
-    except ProofRefused:
-        return False
-    return True
+    return verdict(tree.root, tree.depth, tree.count, keys, proof) == ""
+
+
+def verdict(root: bytes, depth: int, count: int, keys: list[bytes], proof: bytes) -> str:
+    """The sentence of refusal, empty if accepted; both verifiers must say the same."""
+    said = []
+    for verify, asked in ((verify_absent, keys), (verify_absent_batch, b"".join(keys))):
+        try:
+            verify(root, depth, count, asked, proof)
+            said.append("")
+        except ProofRefused as error:
+            said.append(f"{error.code}: {error}")
+    assert said[0] == said[1]
+    return said[0]
 
 
 def opened(tree: SetTree, keys: list[bytes], proof: bytes) -> tuple[list[list[bytes]], bytes]:
@@ -92,7 +103,7 @@ def test_a_member_dropped_from_its_bucket_is_refused(size: int, data: st.DataObj
     hidden = key_of(data.draw(st.sampled_from(digests)))
     honest = [key_of(digest) for digest in digests if key_of(digest) != hidden]
     bucket = [key for key in honest if bucket_of(key, tree.depth) == bucket_of(hidden, tree.depth)]
-    siblings = b"".join(tree._siblings([bucket_of(hidden, tree.depth)]))
+    siblings = b"".join(PlainTree.build(digests)._siblings([bucket_of(hidden, tree.depth)]))
     assert not accepted(tree, [hidden], joined([sorted(bucket)], siblings))
     smaller = SetTree.build([digest for digest in digests if key_of(digest) != hidden])
     assert not accepted(tree, [hidden], smaller.prove_absent([hidden]))

@@ -7,13 +7,15 @@ import re
 from pathlib import Path
 
 from attest.bundle import SigstoreBundle
-from attest.predicate import AUDIT
+from attest.predicate import AUDIT, DATA_AUDIT
 from attest.statement import Statement, certificate_of
 from attest.trust.keys import PublicKey
 from attest.verdict.codes import CODES, NOT_SHOWN, STEPS
 from attest.verdict.policy import read_policy
 from attest.verdict.report import EXIT_CODES
+from attest.verdict.sentences import EXCLUSIONS, INCLUSIONS
 from pot.audit.audit import AuditResult
+from pot.audit.data_audit import DataAudit
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.model import model_digest, names_digest
 
@@ -45,6 +47,24 @@ def test_the_audit_of_the_example_is_one() -> None:
     assert statement.predicate_type == AUDIT
     result = AuditResult.from_value(statement.predicate, what="audit")
     assert result.transcript_sha256 == statement.subject_sha256
+
+
+def test_the_data_audit_of_the_example_is_one() -> None:
+    text = (SPECS / "predicates/data-audit-v0.1.md").read_text()
+    statement = Statement.from_payload(canonical_bytes(json.loads(block(text, "payload"))), what="payload")
+    assert statement.predicate_type == DATA_AUDIT
+    assert statement.subject[0].name == "dataset-commitment"
+    result = DataAudit.from_value(statement.predicate, what="data audit")
+    assert result.commitment_sha256 == statement.subject_sha256
+    for field in DataAudit.model_fields:
+        assert f"| `{field}` |" in text, field
+
+
+def test_the_sentences_of_the_verification_document_are_those_of_the_reports() -> None:
+    section = (SPECS / "verification.md").read_text().split("## Sentences")[1].split("## Procedure")[0]
+    rows = re.findall(r"^\| `([a-z0-9/-]+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
+    assert [(view, shown) for view, shown, _ in rows] == list(EXCLUSIONS.items())
+    assert {view: shown for view, _, shown in rows if not shown.startswith("none")} == INCLUSIONS
 
 
 def test_every_field_of_the_certificate_is_documented() -> None:

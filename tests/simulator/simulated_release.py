@@ -5,8 +5,8 @@ set proofs, challenges and signatures are real; weights, points and the insides 
 proofs are judged by `judge`, which stands in for ezkl. `bend(stage, change)` changes a value on its way; what is
 made from it later follows, so a lie is as consistent as its teller can make it.
 
-Stages, in order: for `parent` and `child` each `.precommit` `.events` `.audits` `.predicate` `.statement`; then
-`objects`, `lines`, `files`, `policy`.
+Stages, in order: for `parent` and `child` each `.precommit` `.events` `.audits` `.data_audits` `.predicate`
+`.statement`; then `objects`, `lines`, `files`, `policy`. `simulated_data` adds claims about data.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import safetensors.numpy
 
 from attest.bundle import ReleaseBundle, SigstoreBundle, join_lines
 from attest.envelope import sign_envelope
-from attest.predicate import AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE
+from attest.predicate import AUDIT, DATA_AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE
 from attest.trust.keys import PrivateKey, generate
 from attest.verdict.codes import CODES
 from attest.verdict.policy import Policy, PolicyDocument
@@ -53,11 +53,14 @@ from pot.zk.verifier import StepProofRefused
 __all__ = [
     "Simulation",
     "commitment_of",
+    "data_files",
+    "exclusion_file",
     "failed",
     "judge",
     "key",
     "listed",
     "relink",
+    "shard_of",
     "sign",
     "unchecked",
     "written",
@@ -73,11 +76,17 @@ def key(name: str) -> PrivateKey:
     return generate("ecdsa-p256" if "auditor" in name else "ed25519")
 
 
+def shard_of(names: list[str]) -> Shard:
+    """The one file that invented records are read from, whatever the view."""
+    data = "\n".join(names).encode()
+    blake3 = record_digest(data).hex()
+    return Shard(name="shard", bytes=str(len(data)), records=str(len(names)), sha256=sha256_hex(data), blake3=blake3)
+
+
 def commitment_of(role: str, names: list[str], view: str = "pixels/1") -> tuple[DatasetCommitment, bytes]:
     """A commitment to invented records, and its digest list."""
     digests = b"".join(record_digest(name.encode()) for name in names)
-    shard = Shard(name="shard", bytes="1", records=str(len(names)), sha256=ZERO, blake3=ZERO)
-    return commit_digests(role, view, digests, len(names), [shard]), digests  # type: ignore[arg-type]
+    return commit_digests(role, view, digests, len(names), [shard_of(names)]), digests  # type: ignore[arg-type]
 
 
 def exclusion_file(training: DatasetCommitment, digests: bytes, exclusion: DatasetCommitment, asked: bytes) -> bytes:
@@ -87,6 +96,14 @@ def exclusion_file(training: DatasetCommitment, digests: bytes, exclusion: Datas
     )
     keys = {key_of(digest) for digest in split_digests(asked)}
     return Exclusion(header, SetTree.build(split_digests(digests)).prove_absent(keys)).to_bytes()
+
+
+def data_files(name: str, commitment: DatasetCommitment) -> list[dict[str, str]]:
+    """The program's files that hold a dataset's records."""
+    return [
+        {"path": f"{name}-{at}", "bytes": shard.bytes, "sha256": shard.sha256, "dataset": name, "shard": str(at)}
+        for at, shard in enumerate(commitment.shards)
+    ]
 
 
 def relink(events: list[dict[str, Any]]) -> bytes:
@@ -160,6 +177,10 @@ class Simulation:
     bends: dict[str, list[Callable[[Any], Any]]] = field(default_factory=lambda: defaultdict(list))
     objects: dict[str, bytes] = field(default_factory=dict)
     lines: list[bytes] = field(default_factory=list)
+    claimants: list[Callable[[str], list[dict[str, Any]]]] = field(default_factory=list)
+    """Functions that make further claims of a model; what they refer to is theirs to put."""
+    data_auditors: list[Callable[[str], list[dict[str, Any]]]] = field(default_factory=list)
+    """Functions that make data audits of a model's data."""
 
     def __post_init__(self) -> None:
         """The data: two training sets, one exclusion set."""
@@ -280,9 +301,12 @@ class Simulation:
                 },
             ]
         model.audits = self._audits(name, precommit_sha256, transcript_sha256, nonce)
+        results = self._bent(f"{name}.data_audits", [result for make in self.data_auditors for result in make(name)])
+        model.audits += [self.add_data_audit(result) for result in results]
         files = listed({"model.safetensors": model.released, "config.json": b"{}"})
         proven = self._step_proofs(precommit_sha256, events) if parent is not None else []
         claims: list[dict[str, Any]] = [{"type": "training-provenance"}, self._exclusion(name)]
+        claims += [claim for make in self.claimants for claim in make(name)]
         if proven:
             claims.append({"type": "steps-proven", "circuit_sha256": self.circuit.sha256(), "steps": proven})
         predicate = {
@@ -351,7 +375,7 @@ class Simulation:
             ],
             "config": config,
             "config_blake3": config_digest(config),
-            "program": {"command": [], "files": [], "data_files": []},
+            "program": {"command": [], "files": [], "data_files": data_files("records", commitment)},
             "environment": {},
             "environment_sha256": environment_sha256({}),
             "order": {"method": "feistel/1", "batch": str(self.batch[name]), "drop_last": True},
@@ -372,7 +396,8 @@ class Simulation:
     ) -> tuple[list[dict[str, Any]], list[bytes]]:
         """The events without index and previous digest, and the weights of every checkpoint."""
         seed = run_seed(precommit_sha256, bytes.fromhex(nonce))
-        size, config = len(self.training[name][1]) // 32, config_digest(self.models[name].precommit["config"])
+        size = sum(int(item["records"]) for item in self.models[name].precommit["data"])
+        config = config_digest(self.models[name].precommit["config"])
         events: list[dict[str, Any]] = [
             {"type": "start", "precommit_sha256": precommit_sha256, "nonce": nonce, "nonce_source": self.seed_source}
         ]
@@ -479,6 +504,18 @@ class Simulation:
             "_type": "https://in-toto.io/Statement/v1",
             "subject": [{"name": "transcript.jsonl", "digest": {"sha256": result["transcript_sha256"]}}],
             "predicateType": AUDIT,
+            "predicate": result,
+        }
+        self.lines.append(sign(statement, key(signer)))
+        return sha256_hex(canonical_bytes(statement))
+
+    def add_data_audit(self, result: dict[str, Any], signer: str = "auditor", subject: str | None = None) -> str:
+        """Sign a data audit and put it among the lines; returns its payload's digest."""
+        digest = {"sha256": subject or result["commitment_sha256"]}
+        statement = {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": [{"name": "dataset-commitment", "digest": digest}],
+            "predicateType": DATA_AUDIT,
             "predicate": result,
         }
         self.lines.append(sign(statement, key(signer)))

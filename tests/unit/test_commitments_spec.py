@@ -58,7 +58,7 @@ def test_the_documents(training: Committed, exclusion: Committed) -> None:
 
 def test_the_digests_and_buckets(training: Committed) -> None:
     digests = [record_digest(b'{"id":%d}' % number) for number in range(8)]
-    assert b"".join(digests) == training.digests
+    assert b"".join(digests) == bytes(training.listing)
     depth = int(training.commitment.set.depth)
     assert rows("digests") == [
         [str(number), digest.hex(), key_of(digest).hex(), str(bucket_of(key_of(digest), depth))]
@@ -67,7 +67,7 @@ def test_the_digests_and_buckets(training: Committed) -> None:
 
 
 def test_the_ordered_tree(training: Committed) -> None:
-    digests = [training.digests[start : start + 32] for start in range(0, 256, 32)]
+    digests = [bytes(training.listing)[start : start + 32] for start in range(0, 256, 32)]
     assert rows("inclusion") == [
         ["leaf", BLAKE3.leaf(digests[5]).hex()],
         *[["path", sibling.hex()] for sibling in inclusion_path(digests, 5, BLAKE3)],

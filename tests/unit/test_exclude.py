@@ -38,30 +38,30 @@ def refusal(d: DatasetCommitment, x: DatasetCommitment, digests: bytes, file: by
 
 def test_x_is_out() -> None:
     file = file_of()
-    check_exclusion(TRAINING.commitment, OUT.commitment, OUT.digests, file)
+    check_exclusion(TRAINING.commitment, OUT.commitment, OUT.listing, file)
     assert read_exclusion(file).to_bytes() == file
 
 
 def test_x_is_not_out_and_each_of_its_records_counts() -> None:
-    assert exclude(TRAINING, IN) == Overlap(3, [17, 18, 19])
+    assert exclude(TRAINING, IN) == Overlap(3, [17, 18, 19], [1, 5])
 
 
 def test_each_lie_has_its_code() -> None:
     d, x, file = TRAINING.commitment, OUT.commitment, file_of()
     other = committed(["y"], "exclusion")
     cases = [
-        ("role-mismatch", (x, x, OUT.digests, file)),
-        ("role-mismatch", (d, d, TRAINING.digests, file)),
-        ("view-mismatch", (d, x.model_copy(update={"view": "pixels/1"}), OUT.digests, file)),
-        ("x-digests", (d, x, OUT.digests[:-32], file)),
-        ("x-digests", (d, x, other.digests, file)),
+        ("role-mismatch", (x, x, OUT.listing, file)),
+        ("role-mismatch", (d, d, TRAINING.listing, file)),
+        ("view-mismatch", (d, x.model_copy(update={"view": "pixels/1"}), OUT.listing, file)),
+        ("x-digests", (d, x, OUT.listing[:-32], file)),
+        ("x-digests", (d, x, other.listing, file)),
         ("x-digests", (d, x, b"", file)),
-        ("proof", (d, other.commitment, other.digests, file)),
-        ("proof", (committed(["z"], "training").commitment, x, OUT.digests, file)),
-        ("proof", (d, x, OUT.digests, file[:-1])),
-        ("proof", (d, x, OUT.digests, file + b"\0")),
-        ("proof", (d, x, OUT.digests, file[:-1] + bytes([file[-1] ^ 1]))),
-        ("proof", (d, x, OUT.digests, file.split(b"\n")[0] + b"\n")),
+        ("proof", (d, other.commitment, other.listing, file)),
+        ("proof", (committed(["z"], "training").commitment, x, OUT.listing, file)),
+        ("proof", (d, x, OUT.listing, file[:-1])),
+        ("proof", (d, x, OUT.listing, file + b"\0")),
+        ("proof", (d, x, OUT.listing, file[:-1] + bytes([file[-1] ^ 1]))),
+        ("proof", (d, x, OUT.listing, file.split(b"\n")[0] + b"\n")),
     ]
     for code, arguments in cases:
         assert refusal(*arguments) == code
@@ -97,7 +97,7 @@ def test_swapped_roles_views_and_empty_sets_are_told_apart() -> None:
 
 
 def test_a_shared_key_of_two_different_records_is_neither_overlap_nor_absence() -> None:
-    digest = TRAINING.digests[:8] + bytes(24)
+    digest = TRAINING.listing[:8] + bytes(24)
     shard = Shard(name="s", bytes="1", records="1", sha256="0" * 64, blake3="0" * 64)
     colliding = Committed(commit_digests("exclusion", "json/1", digest, 1, [shard]), digest)
     with pytest.raises(Refused, match="share their 8-byte key"):
@@ -105,5 +105,5 @@ def test_a_shared_key_of_two_different_records_is_neither_overlap_nor_absence() 
 
 
 def test_digests_that_are_not_the_commitments_are_noticed_before_anything_is_written() -> None:
-    with pytest.raises(Refused, match="do not belong"):
-        exclude(Committed(TRAINING.commitment, TRAINING.digests[:-64]), OUT)
+    with pytest.raises(Refused, match="digest list: 3168 bytes, expected 3232"):
+        exclude(Committed(TRAINING.commitment, TRAINING.listing[:-64]), OUT)

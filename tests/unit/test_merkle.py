@@ -4,10 +4,19 @@ from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 
-from pot.commitments.hashing import BLAKE3, SHA256, Hasher
-from pot.commitments.merkle import MerkleTree, consistency_path, inclusion_path, merkle_root
+from pot.commitments.hashing import BLAKE3, SHA256, Hasher, record_digest
+from pot.commitments.merkle import (
+    LeafTree,
+    MerkleTree,
+    OrderedRoot,
+    consistency_path,
+    inclusion_path,
+    merkle_root,
+    ordered_root,
+)
 from pot.commitments.merkle_verify import (
     MAX_TREE_SIZE,
     ProofRefused,
@@ -162,3 +171,52 @@ def test_a_consistency_proof_from_nothing_is_refused() -> None:
     with pytest.raises(ProofRefused) as caught:
         verify_consistency(0, 3, [], SHA256.empty, merkle_root(leaves(3), SHA256), SHA256)
     assert caught.value.code == "merkle-size"
+
+
+def rows(items: list[bytes]) -> np.ndarray:
+    return np.frombuffer(b"".join(items), np.uint8).reshape(-1, 32)
+
+
+def test_trees_over_arrays_equal_the_plain_ones_for_all_small_sizes() -> None:
+    digests = [record_digest(b"%d" % number) for number in range(301)]
+    growing = OrderedRoot()
+    for size in range(301):
+        plain, fast = MerkleTree(digests[:size], BLAKE3), LeafTree(rows(digests[:size]))
+        assert plain.root == fast.root == ordered_root(rows(digests[:size])) == growing.root()
+        assert fast.size == growing.count == size
+        assert [fast.inclusion_path(index) for index in range(size)] == [*map(plain.inclusion_path, range(size))]
+        growing.update(rows(digests[size : size + 1]))
+
+
+def test_an_ordered_root_over_many_blocks_equals_the_plain_one() -> None:
+    digests = [record_digest(b"%d" % number) for number in range(3 * 2**14 + 5)]
+    for size in (2**14 - 1, 2**14, 2**14 + 1, 2**15, 3 * 2**14, len(digests)):
+        assert ordered_root(rows(digests[:size])) == merkle_root(digests[:size], BLAKE3)
+
+
+def test_an_ordered_root_keeps_no_more_than_one_block() -> None:
+    growing, block = OrderedRoot(), np.zeros((1000, 32), np.uint8)
+    for _ in range(100):
+        growing.update(block)
+    assert sum(len(kept) for kept in growing._rest) < 2**14
+    assert len(growing._full) <= 7
+
+
+def test_an_ordered_root_copies_what_it_keeps() -> None:
+    growing, block = OrderedRoot(), np.zeros((5, 32), np.uint8)
+    growing.update(block)
+    block[:] = 1
+    assert growing.root() == ordered_root(np.zeros((5, 32), np.uint8))
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_no_path_outside_an_array_tree(index: int) -> None:
+    with pytest.raises(UsageError, match="outside a tree of 3 leaves"):
+        LeafTree(np.zeros((3, 32), np.uint8)).inclusion_path(index)
+
+
+@pytest.mark.parametrize("shape", [(3, 31), (32,), (1, 2, 32)])
+def test_digests_of_another_shape_are_refused(shape: tuple[int, ...]) -> None:
+    for build in (LeafTree, ordered_root):
+        with pytest.raises(UsageError, match="rows of 32 bytes"):
+            build(np.zeros(shape, np.uint8))

@@ -96,6 +96,30 @@ def unknown_level(value: dict[str, Any]) -> None:
     value["require"][0]["level"] = "certain"
 
 
+def exclusion_of_an_inclusion(value: dict[str, Any]) -> None:
+    value["require"][0]["claim"] = "dataset-inclusion"
+
+
+def both_sets(value: dict[str, Any]) -> None:
+    value["require"][0]["inclusion"] = value["require"][0]["exclusion"]
+
+
+def labels_elsewhere(value: dict[str, Any]) -> None:
+    value["require"][0]["only"] = {"licence": ["MIT"]}
+
+
+def no_labels(value: dict[str, Any]) -> None:
+    value["require"][0] = {"claim": "data-composition", "level": "audited", "only": {}}
+
+
+def an_empty_list_of_labels(value: dict[str, Any]) -> None:
+    value["require"][0] = {"claim": "data-composition", "level": "audited", "only": {"licence": []}}
+
+
+def half_a_key(value: dict[str, Any]) -> None:
+    value["require"][0]["exclusion"]["hiding"] = {"id": "ab" * 32}
+
+
 def impossible(value: dict[str, Any]) -> None:
     value["coverage"]["forged"] = "0"
 
@@ -120,7 +144,8 @@ def look_alike(value: dict[str, Any]) -> None:
     "change",
     [
         no_developer, same_key, same_name, no_coverage, no_pin, pin_elsewhere, unknown_claim, unknown_level, impossible,
-        above_one, bad_key, nothing_required, look_alike,
+        above_one, bad_key, nothing_required, look_alike, exclusion_of_an_inclusion, both_sets, labels_elsewhere,
+        no_labels, an_empty_list_of_labels, half_a_key,
     ],
 )  # fmt: skip
 def test_a_policy_that_cannot_decide_is_refused(change: Any) -> None:
@@ -128,6 +153,20 @@ def test_a_policy_that_cannot_decide_is_refused(change: Any) -> None:
     change(value)
     with pytest.raises(Malformed):
         read(value)
+
+
+def test_sets_and_labels_are_pinned() -> None:
+    value = document()
+    inclusion = {"view": "text/1", "records": 3, "root_blake3": "cd" * 32, "field": "content"}
+    hiding = {"method": "ecvrf/1", "id": "ef" * 32}
+    value["require"] += [
+        {"claim": "dataset-inclusion", "level": "proved", "inclusion": {**inclusion, "hiding": hiding}},
+        {"claim": "data-composition", "level": "committed", "only": {"licence": ["MIT", ""]}},
+        {"claim": "data-composition", "level": "committed"},
+    ]
+    _, pinned, composition, _ = read(value).document.require
+    assert (pinned.inclusion.field, pinned.inclusion.hiding.id) == ("content", "ef" * 32)
+    assert composition.only == {"licence": ["MIT", ""]}
 
 
 def test_templates_lack_only_what_they_say() -> None:

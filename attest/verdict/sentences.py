@@ -1,0 +1,63 @@
+"""The exact sentence that a claim shows, one for each view; nothing stronger may be read out of a claim.
+
+Spec: `specs/verification.md`, "Sentences"; each view's specification says what its keys are. The views themselves are
+not imported: a verdict needs their names only. A view that is not in the table gets a sentence that promises nothing
+beyond its name.
+
+Shows: nothing by itself; a claim's sentence holds if the claim passed, as strongly as its level says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = ["COMPOSITION", "EXCLUSIONS", "INCLUSIONS", "PROVENANCE", "STEPS", "exclusion_sentence", "inclusion_sentence"]
+
+EXCLUSIONS: Final[dict[str, str]] = {
+    "text/1": "no record of X has the same text as a training record, byte for byte",
+    "text-norm/1": "no record of X has the same text as a training record after normalisation",
+    "json/1": "no record of X has the same JSON value as a training record",
+    "pixels/1": "no record of X has the same image as a training record, pixel for pixel",
+    "tokens/1": "no record of X has the same tokens as a training record",
+    "file/1": "no file of X has the same bytes as a training file",
+    "tiles50/1": "no record of X and no training record have a run of 99 or more bytes of normalised text in common",
+    "winnow50/1": "no record of X and no training record have a run of 50 or more bytes of normalised text in common",
+    "winnow50-tokens/1": (
+        "no run of 50 or more tokens of X is in the training data, also across sequence boundaries within one shard"
+    ),
+    "minhash/1": "no record of X and no training record are an LSH candidate at the parameters of minhash/1",
+}
+"""By view: what an exclusion shows of X and the training data."""
+
+INCLUSIONS: Final[dict[str, str]] = {
+    "text/1": "the text of every record of Y, byte for byte, is a training record's that was in a batch",
+    "text-norm/1": "the text of every record of Y, after normalisation, is a training record's that was in a batch",
+    "json/1": "the JSON value of every record of Y is a training record's that was in a batch",
+    "pixels/1": "the image of every record of Y, pixel for pixel, is a training record's that was in a batch",
+    "tokens/1": "the tokens of every record of Y are a training record's that was in a batch",
+    "file/1": "the bytes of every file of Y are a training file's that was in a batch",
+}
+"""By view: what an inclusion shows. Views with many keys a record are not in the table."""
+
+PROVENANCE: Final = "this run, on its data, code and seed, made these weights"
+STEPS: Final = "each listed step maps the committed state before to the committed state after, as the circuit says"
+COMPOSITION: Final = (
+    "this run's training data has these records, bytes and tokens for each label, as committed; labels may be false"
+)
+
+
+def exclusion_sentence(view: str, *, fields: str | None = None, hidden: bool = False) -> str:
+    """What an exclusion under `view` shows. `fields`: as what the view saw was called; `hidden`: keyed leaves."""
+    sentence = EXCLUSIONS.get(view, f"no record of X is the same as a training record seen through {view}")
+    return sentence + _conditions("X", view, fields, hidden)
+
+
+def inclusion_sentence(view: str, *, fields: str | None = None, hidden: bool = False) -> str:
+    """What an inclusion under `view` shows."""
+    plain = f"every record of Y, seen through {view}, is the same as a training record that was in a batch"
+    return INCLUSIONS.get(view, plain) + _conditions("Y", view, fields, hidden)
+
+
+def _conditions(name: str, view: str, fields: str | None, hidden: bool) -> str:
+    words = "" if fields is None else f"; what {view} saw is the training data's field {fields}"
+    return words + (f"; {name}'s root is under the trainer's key" if hidden else "")

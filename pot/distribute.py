@@ -1,0 +1,111 @@
+"""Distribution: one function over many jobs, in this process, in a process pool, or on a Ray cluster.
+
+Results come in the order of the jobs and do not depend on where they were made. A process pool starts in a tenth of a
+second and serves one machine; Ray takes seconds to start and serves a cluster. An error in one job stops the rest.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, Final, TypeVar
+
+from pot.errors import EnvironmentFailure, MissingExtra, PotError, UsageError
+
+__all__ = ["MAX_WORKERS", "mapped"]
+
+MAX_WORKERS: Final = 256
+_RETRIES: Final = 5  # of a Ray task whose worker or node died; a job that kills its worker must end some time
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+
+@contextmanager
+def mapped(
+    function: Callable[[Job], Result], jobs: Sequence[Job], *, workers: int = 1, ray: str | None = None
+) -> Iterator[Iterator[Result]]:
+    """The results of `function` (importable, with arguments and results that pickle) over `jobs`, in their order.
+
+    `workers`: processes. `ray`: a cluster's address ("auto", "HOST:PORT" or "ray://HOST:PORT") instead of them. What
+    the function raises of `pot.errors` is raised here. Raises `UsageError`, `EnvironmentFailure` (a worker died and
+    could not be replaced, no cluster), `MissingExtra`.
+    """
+    if not 1 <= workers <= MAX_WORKERS:
+        raise UsageError(f"{workers} workers were asked for, 1 to {MAX_WORKERS} are possible")
+    if ray is not None:
+        with _cluster(ray) as module:
+            yield _on_cluster(module, function, jobs)
+    elif workers == 1 or len(jobs) <= 1:
+        yield map(function, jobs)
+    else:
+        with _pool(min(workers, len(jobs))) as pool:
+            yield pool.map(function, jobs)
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
+    # spawn: a fork would copy the caller's threads and locks
+    pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_leave_interrupts_to_the_parent)
+    try:
+        yield pool
+    except BrokenProcessPool:
+        raise EnvironmentFailure("a worker process died, perhaps for lack of memory; try fewer workers") from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _cluster(address: str) -> Iterator[Any]:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("ray", "spreading work over a cluster (--ray)") from None
+    if ray.is_initialized():
+        yield ray  # the caller's own session, which it will end
+        return
+    try:
+        ray.init(address=address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, AssertionError) as error:
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise EnvironmentFailure(f"Ray cluster {address[:128]}: cannot be reached: {reason}") from None
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _on_cluster(ray: Any, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:
+    """Core tasks, a bounded number at a time; one whose worker or node died is started again elsewhere."""
+    task = ray.remote(max_retries=_RETRIES)(function)
+    window = max(2, 2 * int(ray.cluster_resources().get("CPU", 1)))
+    waiting: deque[Any] = deque()
+    ahead = iter(jobs)
+    while True:
+        while len(waiting) < window and (job := next(ahead, None)) is not None:
+            waiting.append(task.remote(job))
+        if not waiting:
+            return
+        try:
+            yield ray.get(waiting.popleft())
+        except ray.exceptions.RayTaskError as error:
+            cause = getattr(error, "cause", None)
+            raise cause if isinstance(cause, PotError) else EnvironmentFailure(_failed(error)) from None
+        except ray.exceptions.RayError as error:
+            raise EnvironmentFailure(_failed(error)) from None
+
+
+def _failed(error: BaseException) -> str:
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return f"a task on the Ray cluster failed and was given up: {lines[-1][:200]}; look at the cluster, then try again"
