@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +22,7 @@ from pot.errors import EnvironmentFailure, MissingExtra, PotError, UsageError
 __all__ = ["MAX_WORKERS", "mapped"]
 
 MAX_WORKERS: Final = 256
+_CONNECT_SECONDS: Final = 10.0
 _RETRIES: Final = 5  # of a Ray task whose worker or node died; a job that kills its worker must end some time
 
 Job = TypeVar("Job")
@@ -75,6 +77,7 @@ def _cluster(address: str) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray  # the caller's own session, which it will end
         return
+    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, AssertionError) as error:
@@ -84,6 +87,18 @@ def _cluster(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _check_reachable(address: str) -> None:
+    """Refuse an address that nobody listens at, where Ray itself would go on trying for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host:  # "auto", "local": not an address of the network
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise EnvironmentFailure(f"Ray cluster {address[:128]}: cannot be reached: {reason}") from None
 
 
 def _on_cluster(ray: Any, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[Result]:

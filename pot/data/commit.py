@@ -22,13 +22,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-from pot.commitments.batch import load_kernel
+from pot.commitments.batch import load_kernel as load_hashing
 from pot.commitments.dataset import GRAM_VIEWS, DatasetCommitment, Reading, Role, check_digests, commit_digests
 from pot.commitments.hiding import HidingKey
 from pot.commitments.listing import digests_of, set_keys_of
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.digest import Job, ShardResult, content_batches, digest_batches, digest_shard
 from pot.data.readers import check_schemas, container_for, dataset_records, shard_files
+from pot.data.views import load_kernel as load_views
 from pot.data.views import view_named
 from pot.data.workfolder import WorkFolder
 from pot.distribute import mapped
@@ -242,7 +243,8 @@ def _digest_all(kept: WorkFolder, workers: int, ray: str | None, meter: _Meter) 
     alone = workers == 1 and ray is None
     function = partial(digest_shard, inside=meter.inside) if alone else digest_shard
     if workers > 1 and sum(job.path.stat().st_size for job in open_jobs) > _WORTH_A_KERNEL:
-        load_kernel()  # compiled once, here, and not by every worker at the same time
+        load_hashing()  # compiled once, here, and not by every worker at the same time
+        load_views()
     with mapped(function, open_jobs, workers=workers, ray=ray) as results:
         for job, result in zip(open_jobs, results, strict=True):
             kept.keep(job, result)

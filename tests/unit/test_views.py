@@ -81,6 +81,11 @@ def test_lists_arrays_and_files_give_the_same_bytes(shape: tuple[int, ...]) -> N
         assert pixels(encoded(array, "BMP")) == pixels(encoded(array, "PPM")) == expected
 
 
+def test_transparency_outside_the_values_does_not_count() -> None:
+    chunk = struct.pack(">I", 2) + b"tRNS\0\7" + struct.pack(">I", zlib.crc32(b"tRNS\0\7"))
+    assert pixels(png(8, 0, 2, 1, b"\0\x07\x09", chunk)) == pixels([[7, 9]])
+
+
 def test_few_bits_of_gray_are_scaled_as_png_says() -> None:
     assert pixels(png(1, 0, 8, 1, b"\0\xa5")) == pixels([[255, 0, 255, 0, 0, 255, 0, 255]])
     assert pixels(png(2, 0, 4, 1, b"\0\x1b")) == pixels([[0, 85, 170, 255]])
@@ -147,9 +152,11 @@ def refused() -> dict[str, tuple[bytes, str]]:
         "16 bits": (png(16, 0, 1, 1, b"\0\1\2"), "not 8 bits"),
         "16 bits of RGB": (png(16, 2, 1, 1, b"\0\1\2\3\4\5\6"), "not 8 bits"),
         "5 bits": (bmp[:28] + b"\x10\0" + bmp[30:], "not 8 bits"),
+        "BMP with alpha, or not": (encoded(np.zeros((2, 2, 4)), "BMP"), "not 8 bits"),
         "old BMP": (bmp[:14] + b"\x0c\0\0\0" + bmp[18:], "not 8 bits"),
         "deep PPM": (b"P6 1 1 65535\n" + bytes(6), "not 8 bits"),
         "other PPM": (b"P5 1 1 100\n" + bytes(1), "not 8 bits"),
+        "PPM of two readings": (b"P5 1 1 #\r100 \n255\n\0", "not 8 bits"),
         "long PPM": (b"P5" + b" " * 100_000 + b"1 1 255\n\0", "not 8 bits"),
         "cut PPM": (b"P6 10 10 255\n" + bytes(9), "cannot be decoded"),
         "cut": (good[:-30], "cannot be decoded"),

@@ -55,7 +55,7 @@ def token_bytes(record: Record) -> bytes:
             raise Malformed(f"{record.where}: 'tokens' holds a value outside 0 to {_MOST}")
         return np.array(tokens, "<u4").tobytes()
     if not isinstance(tokens, np.ndarray) or tokens.ndim != 1 or tokens.dtype.kind not in "iu":
-        raise Malformed(f"{record.where}: view tokens needs a field 'tokens', a list of integers")
+        raise Malformed(f"{record.where}: a token view needs a field 'tokens', a list of integers")
     if len(tokens) and not (int(tokens.min()) >= 0 and int(tokens.max()) <= _MOST):
         raise Malformed(f"{record.where}: 'tokens' holds a value outside 0 to {_MOST}")
     return tokens.astype("<u4").tobytes()

@@ -127,15 +127,17 @@ def _kind(data: bytes, where: str) -> str:
         good = len(data) > 24 and depth in b"\x01\x02\x04\x08" and data[12:16] == b"IHDR"
         kind = "PNG"
     elif data.startswith(b"BM"):
-        good = int.from_bytes(data[14:18], "little") >= 40 and data[28:30] in (b"\x08\0", b"\x18\0", b"\x20\0")
+        good = int.from_bytes(data[14:18], "little") >= 40 and data[28:30] in (b"\x08\0", b"\x18\0")
         kind = "BMP"
     elif re.match(rb"P[56]\s", data):
         # 8 bits exactly: other depths are scaled, and not by everybody alike
-        good = re.match(rb"P[56](?:\s|#[^\n]{0,1000}\n){1,64}\d+(?:\s|#[^\n]{0,1000}\n){1,64}\d+"
-                        rb"(?:\s|#[^\n]{0,1000}\n){1,64}255\s", data) is not None  # fmt: skip
+        good = re.match(rb"P[56](?:\s|#[^\r\n]{0,1000}\n){1,64}\d+(?:\s|#[^\r\n]{0,1000}\n){1,64}\d+"
+                        rb"(?:\s|#[^\r\n]{0,1000}\n){1,64}255\s", data) is not None  # fmt: skip
         kind = "PPM"
     else:
         raise Malformed(f"{where}: 'image' is bytes of no PNG, BMP or PPM image; use file/1")
     if not good:
-        raise Malformed(f"{where}: a {kind} image whose values have not 8 bits; convert it or use file/1")
+        raise Malformed(
+            f"{where}: a {kind} image whose values have not 8 bits (BMP: 24 for a pixel); convert it or use file/1"
+        )
     return kind
