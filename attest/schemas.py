@@ -38,6 +38,7 @@ def main(arguments: list[str]) -> int:
 
 def _models() -> dict[str, type[BaseModel]]:
     from attest.bundle import SigstoreBundle
+    from attest.door import AskersDocument
     from attest.predicate import TrainingCertificate
     from attest.statement import Statement
     from attest.verdict.policy import PolicyDocument
@@ -47,6 +48,8 @@ def _models() -> dict[str, type[BaseModel]]:
     from pot.audit.data_audit import DataAudit
     from pot.commitments.dataset import DatasetCommitment
     from pot.data.composition_verify import Composition
+    from pot.data.door import Ledger
+    from pot.data.door_verify import DoorAnswerHeader, DoorQuery
     from pot.data.exclude_verify import ExclusionHeader
     from pot.data.include_verify import InclusionHeader
     from pot.data.portrait_verify import PortraitHeader
@@ -63,6 +66,10 @@ def _models() -> dict[str, type[BaseModel]]:
         "composition": Composition,
         "data-audit-v0.1": DataAudit,
         "dataset-commitment": DatasetCommitment,
+        "door-answer-header": DoorAnswerHeader,
+        "door-askers": AskersDocument,
+        "door-ledger": Ledger,
+        "door-query": DoorQuery,
         "event-checkpoint": CheckpointEvent,
         "event-end": EndEvent,
         "event-resume": ResumeEvent,

@@ -29,8 +29,8 @@ from pot.commitments.listing import digests_of, set_keys_of
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.digest import Job, ShardResult, content_batches, digest_batches, digest_shard
 from pot.data.readers import check_schemas, container_for, dataset_records, shard_files
+from pot.data.views import View, view_named
 from pot.data.views import load_kernel as load_views
-from pot.data.views import view_named
 from pot.data.workfolder import WorkFolder
 from pot.distribute import mapped
 from pot.errors import EnvironmentFailure, Malformed, UsageError
@@ -100,13 +100,10 @@ def commit(
     same paths). Raises `UsageError`, `Malformed`, `LimitExceeded`, `EnvironmentFailure`, `MissingExtra`.
     """
     chosen = view_named(view)
-    _check_key(key, view, role)
+    _check_key(key, view)
     usual = container_for(list(paths), chosen.needs)
     stored = container if container is not None else usual
-    names = dict(fields or {})
-    for name in names:
-        if name != chosen.needs or name == "object":  # an object is all of a record, under its own names
-            raise UsageError(f"view {view} does not read {name[:64]!r}; it reads the record's {chosen.needs}")
+    names = _checked_fields(chosen, fields)
     shards = shard_files(list(paths), stored)
     check_schemas(shards, stored, chosen.needs, names, on_error)
     jobs = [Job(name, path, stored, view, role, tuple(sorted(names.items())), on_error, key) for name, path in shards]
@@ -119,15 +116,23 @@ def commit(
     return _committed(role, view, listing, results, reading, key)
 
 
-def commit_records(dataset: Any, view: str, role: Role = "training", *, key: HidingKey | None = None) -> Committed:
+def commit_records(
+    dataset: Any,
+    view: str,
+    role: Role = "training",
+    *,
+    fields: Mapping[str, str] | None = None,
+    key: HidingKey | None = None,
+) -> Committed:
     """Commit to the records of a map-style dataset (`torch.utils.data.Dataset`, a list, ...), in index order.
 
-    Such a commitment lists no shards: it can be tied to data only by whoever has the dataset. Raises `UsageError`,
-    `Malformed`.
+    `fields`, `key`: as for `commit`. Such a commitment lists no shards: it can be tied to data only by whoever has the
+    dataset. Raises `UsageError`, `Malformed`.
     """
     chosen = view_named(view)
-    _check_key(key, view, role)
-    reader = dataset_records(dataset)
+    _check_key(key, view)
+    names = _checked_fields(chosen, fields)
+    reader = dataset_records(dataset, chosen.needs, names)
     numbers, rest = bytearray(), bytearray()
     records = view_bytes = 0
     for count, size, some_numbers, some in digest_batches(content_batches(reader, chosen), chosen, role, key):
@@ -138,7 +143,7 @@ def commit_records(dataset: Any, view: str, role: Role = "training", *, key: Hid
         raise UsageError("the dataset holds no record; an empty commitment would say nothing")
     listing = bytes(numbers + rest)
     hiding = None if key is None else key.hiding
-    reading = Reading(source="dataset")
+    reading = Reading.model_validate({"source": "dataset", **({"fields": names} if names else {})})
     document = commit_digests(role, view, listing, view_bytes, [], count=records, reading=reading, hiding=hiding)
     return Committed(document, listing)
 
@@ -188,10 +193,15 @@ def _map(path: Path) -> Any:
         raise EnvironmentFailure(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
-def _check_key(key: HidingKey | None, view: str, role: Role) -> None:
-    if key is None:
-        return
-    if key.leaf_key is None and view in GRAM_VIEWS:
+def _checked_fields(view: View, fields: Mapping[str, str] | None) -> dict[str, str]:
+    for name in fields or ():
+        if name != view.needs or name == "object":  # an object is all of a record, under its own names
+            raise UsageError(f"view {view.name} does not read {name[:64]!r}; it reads the record's {view.needs}")
+    return dict(fields or {})
+
+
+def _check_key(key: HidingKey | None, view: str) -> None:
+    if key is not None and key.leaf_key is None and view in GRAM_VIEWS:
         raise UsageError(f"view {view} has many keys a record, an ecvrf key takes 0.2 ms for each; use a blake3 key")
 
 

@@ -44,7 +44,7 @@ def test_there_are_documents() -> None:
     assert {
         "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "specs/terminology.md", "specs/threat-model.md",
         "specs/transcript.md", "specs/commitments.md", "specs/certificate.md", "specs/verification.md",
-        "specs/service.md",
+        "specs/service.md", "specs/containers.md", "specs/hiding.md", "specs/composition.md",
     } <= names  # fmt: skip
 
 
