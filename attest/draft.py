@@ -20,6 +20,8 @@ from pot.audit.audit import AuditResult
 from pot.audit.data_audit import DataAudit
 from pot.canonical import MAX_DOCUMENT_BYTES, MAX_LINE_BYTES, read_file, sha256_hex
 from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
+from pot.commitments.listing import check_length
+from pot.commitments.merkle_verify import ProofRefused
 from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
 from pot.errors import Malformed, Refused, UsageError
 from pot.recording.precommit import Precommit
@@ -159,9 +161,14 @@ def _set(draft: Draft, sha256: str, places: Sequence[Path]) -> tuple[str, str, s
     """Name, commitment and listing of X or Y; the listing lies beside the commitment."""
     found = find_commitment(sha256, places)
     document = read_file(found, limit=MAX_COMMITMENT_BYTES)
-    suffix = DatasetCommitment.from_bytes(document, what=str(found)).listing_suffix
-    listing = found.with_name(found.name.removesuffix(".json") + suffix)
-    return found.stem, draft.add(document), draft.add(read_file(listing, limit=MAX_DIGESTS_BYTES))
+    commitment = DatasetCommitment.from_bytes(document, what=str(found))
+    path = found.with_name(found.name.removesuffix(".json") + commitment.listing_suffix)
+    listing = read_file(path, limit=MAX_DIGESTS_BYTES)
+    try:
+        check_length(int(commitment.records.count), commitment.gram, listing)
+    except ProofRefused as error:
+        raise Malformed(f"{path}: is not the listing of {found.name}: {error}") from None
+    return found.stem, draft.add(document), draft.add(listing)
 
 
 def composition_claim(draft: Draft, path: Path, precommit: Precommit) -> dict[str, Any]:

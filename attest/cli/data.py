@@ -114,9 +114,11 @@ def commit(
     if as_exclusion and as_inclusion:
         raise UsageError("--as-exclusion and --as-inclusion exclude each other")
     role: Role = "exclusion" if as_exclusion else "inclusion" if as_inclusion else "training"
+    reads = [*paths, *([key_file] if key_file else [])]
+    check_outputs([out], reads=reads)
     listing = out.with_name(out.name.removesuffix(".json") + (".keys" if view in GRAM_VIEWS else ".digests"))
-    check_outputs([out, listing], reads=[*paths, *([key_file] if key_file else [])])
-    work = out.with_name(f".{out.name}.work")
+    check_outputs([listing], reads=reads)
+    work = out.with_name(f"{out.name}.work")
     if work.is_dir():
         say(f"going on with what {work} holds; files that were finished and have not changed are not read again")
     with progress_bar("reading") as progress:

@@ -110,8 +110,8 @@ def commit(
     with _folder(work) as folder, WorkFolder(folder, jobs) as kept:
         _digest_all(kept, workers, ray, _Meter(progress, shards))
         listing, results = kept.assemble(view in GRAM_VIEWS, keep=work is not None)
-    if not len(listing):
-        raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
+        if not len(listing):
+            raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
     reading = _reading(None if stored == usual else stored, names, results)
     return _committed(role, view, listing, results, reading, key)
 

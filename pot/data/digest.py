@@ -115,7 +115,9 @@ def digest_shard(job: Job, inside: Inside | None = None) -> ShardResult:
                 inside(reader.bytes_read)
         listing = sink.close()
     except OSError as error:
-        raise EnvironmentFailure(f"{job.path}: its digests cannot be written: {error.strerror or error}") from None
+        where = job.folder if job.folder is not None else "memory"
+        reason = error.strerror or error
+        raise EnvironmentFailure(f"{where}: the digests of {job.path} cannot be written: {reason}") from None
     shard = Shard(
         name=job.name,
         bytes=str(reader.bytes_read),

@@ -54,8 +54,11 @@ class WorkFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._lock is not None:
-            self._lock.close()
+        if self._lock is None:
+            return
+        if kind is not None and not any(int(result.shard.records) for result in self._results.values()):
+            shutil.rmtree(self.folder, ignore_errors=True)  # nothing that would save anybody time
+        self._lock.close()
 
     def open_jobs(self, *, in_memory: bool) -> list[Job]:
         """The jobs that are not done. `in_memory`: their listings come back as bytes, to be kept by `keep`."""

@@ -441,10 +441,11 @@ def test_a_spoilt_file_in_a_worker(here: Path, capsys: pytest.CaptureFixture[str
         capsys.readouterr()
         words = "data commit data/x1.jsonl data/x2.jsonl --view json/1 --workers 2 --out out/c.json"
         assert main(words.split()) == 2
-        error = capsys.readouterr().err
+        error = capsys.readouterr().err.splitlines(keepends=True)[-1]  # before it: what is gone on with
         one_sentence(error)
         assert "x2.jsonl" in error
-        assert snapshot(here).keys() == before.keys()
+        # the good file's digests are kept, to go on from there once the bad one is mended
+        assert {name for name in snapshot(here) if not name.startswith("out/c.json.work")} == set(before)
 
 
 def test_devices_that_never_end(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,7 +95,7 @@ def test_two_at_once_in_one_work_folder_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_killed_on_the_command_line_and_taken_up_again(tmp_path: Path, workers: str) -> None:
     data = write_shards(tmp_path / "data", shards=8, records=12_000)
-    out, work = tmp_path / "C.json", tmp_path / ".C.json.work"
+    out, work = tmp_path / "C.json", tmp_path / "C.json.work"
     words = ["data", "commit", str(data), "--view", "text/1", "--out", str(out), "--workers", workers]
     process = subprocess.Popen(
         [POT, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True

@@ -24,18 +24,21 @@ class JsonlReader(ShardReader):
         stream = source.stream()
         if self.container == "jsonl.zst":
             stream = unpacked_zstd(stream, self._digests, self.path)
-        for number, line in enumerate(lines_of(stream), 1):
+        for number, line in enumerate(lines_of(stream, drain=self._skipping), 1):
             yield f"{self.path} line {number}", line
 
     def _record(self, where: str, piece: bytes) -> Record:
         return Record(where, piece, seen_by(self._wanted, parse_line(piece, where), where))
 
 
-def lines_of(stream: BinaryIO) -> Iterator[bytes]:
-    """The lines; of a line over the cap, its first bytes, one more than the cap."""
+def lines_of(stream: BinaryIO, *, drain: bool) -> Iterator[bytes]:
+    """The lines; of a line over the cap, its first bytes, one more than the cap.
+
+    `drain`: read such a line to its end, to go on after it; its reader will not be stopped by it.
+    """
     while line := stream.readline(record_cap() + 1):
         end = line
-        while len(line) > record_cap() and not end.endswith(b"\n"):
+        while drain and len(line) > record_cap() and not end.endswith(b"\n"):
             end = stream.readline(1 << 20)
             if not end:
                 break
