@@ -145,7 +145,6 @@ def data(
     commitment: Path = typer.Argument(..., metavar="C.json", help="The dataset commitment to make again."),
     digests: Path | None = typer.Option(None, "--digests", help="Its listing: rebuild both roots, see no data."),
     paths: list[Path] = typer.Option([], "--data", help="File or folder of the data, in its order; repeatable."),
-    container: str | None = typer.Option(None, "--container", help="How records are stored; default: by the names."),
     key_file: Path | None = typer.Option(None, "--key-file", help="The hiding key of a hidden commitment."),
     compositions: list[Path] = typer.Option([], "--composition", help="Composition to sum up again; repeatable."),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes, one file each at a time."),
@@ -181,7 +180,7 @@ def data(
     if digests is not None:
         result = _audit_digests(document, digests)
     else:
-        result = _audit_data(document, paths, key_file, compositions, container, workers)
+        result = _audit_data(document, paths, key_file, compositions, workers)
     write_file(out, sign_data_audit(result, signer))
     value = result.model_dump(mode="json", exclude_none=True)
     lines = [
@@ -206,7 +205,6 @@ def _audit_data(
     paths: list[Path],
     key_file: Path | None,
     compositions: list[Path],
-    container: str | None,
     workers: int,
 ) -> DataAudit:
     from pot.audit.data_audit import audit_data
@@ -222,4 +220,4 @@ def _audit_data(
         from pot.data.composition_verify import Composition
 
         given.append(Composition.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path)))
-    return audit_data(document, paths, key, given, container=container, workers=workers)
+    return audit_data(document, paths, key, given, workers=workers)

@@ -83,7 +83,6 @@ def compose(
     by: Annotated[list[str], typer.Option("--by", help="Field to sum by: licence, source; repeatable.")],
     out: Annotated[Path, typer.Option("--out", help="Where to write the composition.")],
     tokens: Annotated[str | None, typer.Option("--tokens", help="Field with each record's number of tokens.")] = None,
-    container: Annotated[str | None, typer.Option("--container", help="How records are stored.")] = None,
     key_file: Annotated[Path | None, typer.Option("--key-file", help="The key of a hidden commitment.")] = None,
     as_json: _AsJson = False,
 ) -> None:
@@ -101,9 +100,7 @@ def compose(
     check_outputs([out], reads=[commitment, *paths])
     document = DatasetCommitment.from_bytes(read_file(commitment, limit=MAX_DOCUMENT_BYTES), what=str(commitment))
     with progress_bar("reading") as progress:
-        made = compose_paths(
-            document, paths, by, tokens, container=container, key=load_key(key_file), progress=progress
-        )
+        made = compose_paths(document, paths, by, tokens, key=load_key(key_file), progress=progress)
     write_file(out, made.to_bytes())
     lines = [f"{out}: {len(made.groups)} groups"]
     for group in made.groups[:50]:

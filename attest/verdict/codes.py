@@ -331,6 +331,7 @@ NOT_SHOWN: Final[dict[str, str]] = {
     "selected-audits": "That no further audit was made whose unfavourable result was left out.",
     "time-and-log": "When the pre-commitment was written: no log and no trusted clock were consulted.",
     "revocation": "That certificate and keys have not been withdrawn.",
+    "other-inputs": "That the program did not train on its other inputs: files that hold no committed records.",
     "points-not-tied": "That the points of step proofs commit to the released weights and the committed records.",
     "records-left-out": "Anything about the records that could not be read when the data was committed.",
 }

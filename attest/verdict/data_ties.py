@@ -14,6 +14,7 @@ from attest.verdict.case import Case
 from attest.verdict.collection import Collection, DataAudited
 from attest.verdict.findings import Finding, Ledger
 from pot.commitments.dataset import DatasetCommitment
+from pot.recording.precommit import other_inputs
 
 __all__ = ["check_data_ties", "gather_data_audit", "unreferenced_data_audits"]
 
@@ -67,6 +68,8 @@ def check_data_ties(case: Case) -> None:
         _check_composition(case, sha256, composition.commitment_sha256)
     if case.data_audits:
         case.not_shown.add("selected-audits")
+    if case.precommit is not None and other_inputs(case.precommit):
+        case.not_shown.add("other-inputs")
 
 
 def _against(case: Case, sha256: str) -> str | None:
@@ -112,11 +115,23 @@ def _check_records(case: Case, name: str, sha256: str) -> None:
     if against is not None:
         case.ledger.failed("records-tie", name, against)
         return
-    by = _in_run_audit(case, sha256) or _from_data(case, sha256)
+    by = _in_run_audit(case, sha256) or (_from_data(case, sha256) if _lists_inputs(case, sha256) else None)
     if by is not None:
         case.ledger.passed("records-tie", name, f"{by} recomputed both roots from the data", "audited")
         return
     by = next((audit.auditor for audit in case.data_audits if audit.result.commitment_sha256 == sha256), None)
+    commitment = case.commitments.get(sha256)
+    if by is not None and commitment is not None and not _lists_inputs(case, sha256):
+        detail = (
+            f"{by} recomputed both roots, but the commitment's files are not inputs that the program was recorded with"
+        )
+        case.ledger.not_checked("records-tie", name, detail)
+        return
+    if by is not None and commitment is not None and _is_hidden(commitment):
+        # hidden digests say nothing about the files, and no replay recomputes them
+        detail = f"{by} saw hidden digests only; whose records they are takes an audit of the data with the key"
+        case.ledger.not_checked("records-tie", name, detail)
+        return
     if by is not None:
         case.ledger.passed("records-tie", name, f"{by} recomputed both roots from the record digests", "audited")
         return
@@ -150,8 +165,17 @@ def _files_tied(case: Case, sha256: str) -> bool:
     """
     if _from_data(case, sha256) is not None:
         return True
+    return _in_run_audit(case, sha256) is not None and _lists_inputs(case, sha256)
+
+
+def _is_hidden(commitment: DatasetCommitment) -> bool:
+    return commitment.hiding is not None
+
+
+def _lists_inputs(case: Case, sha256: str) -> bool:
+    """Whether a dataset's files are, one for one, those that the pre-commitment names as inputs holding its records."""
     commitment = case.commitments.get(sha256)
-    if commitment is None or case.precommit is None or _in_run_audit(case, sha256) is None:
+    if commitment is None or case.precommit is None or not commitment.shards:
         return False
     names = [item.name for item in case.precommit.data if item.commitment_sha256 == sha256]
     files = [file for file in case.precommit.program.data_files if file.dataset in names]

@@ -16,7 +16,15 @@ from attest.verdict.case import Case
 from attest.verdict.findings import weakest, worst
 from attest.verdict.report import ClaimReport, ExclusionSet
 from attest.verdict.sentences import exclusion_sentence
-from attest.verdict.sets import check_same_shards, check_set, field_names, field_words, left_out, links_since
+from attest.verdict.sets import (
+    check_same_shards,
+    check_set,
+    field_names,
+    field_words,
+    left_out,
+    links_since,
+    other_fields,
+)
 from pot.commitments.dataset import DatasetCommitment
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.exclude_verify import check_exclusion
@@ -47,12 +55,13 @@ def _check_group(case: Case, sha256: str, claims: list[DatasetExclusion]) -> Cla
     links = links_since(case, start, codes)
     named = None
     if commitment is not None:
+        seen = case.other_views.keys() & case.same_shards.keys()
         trained = [c for claim in claims if (c := _training(case, claim)) is not None]
         named = ExclusionSet(
             view=commitment.view,
             records=commitment.records.count,
             root_blake3=commitment.records.root_blake3,
-            field=field_words(field_names(trained)),
+            field=field_words(field_names(trained).union(*(other_fields(case, s) for s in set(elsewhere) & seen))),
             hiding=commitment.hiding,
         )
     return ClaimReport(

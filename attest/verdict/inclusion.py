@@ -31,8 +31,15 @@ __all__ = ["check_inclusions", "least_uses"]
 
 
 def check_inclusions(case: Case) -> list[ClaimReport]:
-    """One claim for each inclusion, with the links that step 10 decides."""
-    return [_check(case, claim) for claim in case.certificate.claims if isinstance(claim, DatasetInclusion)]
+    """One claim for each set and dataset, with the links that step 10 decides."""
+    claims: dict[tuple[str, str], DatasetInclusion] = {}
+    for claim in case.certificate.claims:
+        if isinstance(claim, DatasetInclusion):
+            pair = (claim.inclusion_sha256, claim.training_sha256)
+            if claims.setdefault(pair, claim) != claim:  # checked once, whoever repeats it
+                detail = "two claims are about the same set and dataset, with other names or evidence"
+                case.ledger.failed("inclusion-set", f"inclusion set {claim.name}", detail)
+    return [_check(case, claim) for claim in claims.values()]
 
 
 def _check(case: Case, claim: DatasetInclusion) -> ClaimReport:
@@ -139,7 +146,8 @@ def _check_used(case: Case, claim: DatasetInclusion, indices: Sequence[int] | No
 def least_uses(seed: bytes, precommit: Precommit, records: set[int]) -> tuple[int, int]:
     """How many of these global record numbers no batch holds, and how often the least used one is used.
 
-    Costs at most one look-up for each record and epoch, which is no more than reading the transcript did.
+    Costs no more than reading the transcript did: in each epoch the records before its end are looked through once, or
+    these records are looked up, whichever are fewer.
     """
     size, batch, steps = total_records(precommit), int(precommit.order.batch), int(precommit.steps)
     per_epoch = steps_per_epoch(size, batch)
@@ -149,6 +157,11 @@ def least_uses(seed: bytes, precommit: Precommit, records: set[int]) -> tuple[in
     for epoch in range(whole if complete else 0, whole + (1 if rest else 0)):
         order = epoch_permutation(seed, size, epoch)
         end = batch * (per_epoch if epoch < whole else rest)
+        if end < len(uses):
+            for record in order.slice(0, end):
+                if record in uses:
+                    uses[record] += 1
+            continue
         for record in uses:
             uses[record] += order.find(record) < end
     always = whole if complete else 0

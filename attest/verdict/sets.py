@@ -17,7 +17,7 @@ from typing import Literal
 from attest.verdict.case import Case
 from attest.verdict.findings import Link, clean, weakest, worst
 from pot.canonical import sha256_hex
-from pot.commitments.dataset import DatasetCommitment, Reading, check_digests
+from pot.commitments.dataset import NEEDS, DatasetCommitment, Reading, check_digests
 from pot.commitments.listing import COUNT_BYTES
 from pot.errors import PotError
 from pot.recording.precommit import CommittedData
@@ -29,6 +29,7 @@ __all__ = [
     "field_words",
     "left_out",
     "links_since",
+    "other_fields",
     "united_fields",
 ]
 
@@ -147,9 +148,12 @@ def _difference(promised: DatasetCommitment, other: DatasetCommitment) -> str | 
         return f"has {len(ours)} files, not {len(theirs)}" if place is None else f"has another file {place}"
     if _container(promised) != _container(other):  # JSON lines taken as plain files would share no text with X
         return f"is read as {_container(promised)}, not as {_container(other)}"
-    if _counts(promised) != _counts(other):
-        return f"leaves out other records ({_counts(promised)}, not {_counts(other)}, of records and rests of files)"
+    need, theirs_too = NEEDS.get(promised.view), NEEDS.get(other.view)
+    if need == theirs_too and promised.source_field != other.source_field:
+        return f"is about the field {promised.source_field[:64]!r}, not {other.source_field[:64]!r}"
     same_sight = (promised.view, promised.hiding, promised.reading) == (other.view, other.hiding, other.reading)
+    if not same_sight and (_counts(promised), _counts(other)) != ((0, 0), (0, 0)):
+        return "leaves out records that could not be read; which ones another view leaves out cannot be compared"
     if same_sight and (promised.records, promised.set) != (other.records, other.set):
         return "has other roots for the same files in the same view"
     return None
@@ -161,7 +165,8 @@ def _lists_files(commitment: DatasetCommitment) -> bool:
 
 
 def _container(commitment: DatasetCommitment) -> str:
-    return (commitment.reading.container if commitment.reading is not None else None) or "what its files' names say"
+    """How it was read; where each file is one record, whatever that is called."""
+    return "file" if commitment.container in ("file", "text", "images") else commitment.container
 
 
 def _counts(commitment: DatasetCommitment) -> tuple[int, int]:
@@ -202,12 +207,23 @@ def united_fields(words: Iterable[str | None]) -> str | None:
 
 def field_names(commitments: Iterable[DatasetCommitment]) -> set[str]:
     """As what the training data calls what the views saw, where that is not the views' own name."""
-    return {
-        source
-        for commitment in commitments
-        for need, source in ((commitment.reading or Reading()).fields or {}).items()
-        if source != need
-    }
+    return {c.source_field for c in commitments if c.source_field != NEEDS.get(c.view, c.source_field)}
+
+
+def other_fields(case: Case, sha256: str) -> set[str]:
+    """Fields that a policy must know of, where a commitment sees another field than the run was committed to.
+
+    A run on tokens or images says nothing about a column of text beside them. A run that was committed to whole records
+    was committed to every field of them; where a file is a record, there are no fields.
+    """
+    other = case.other_views[sha256]
+    found: set[str] = set()
+    for own in (case.commitments[item] for item in case.same_shards[sha256]):
+        need, theirs = NEEDS.get(own.view, "object"), NEEDS.get(other.view, "object")
+        found |= field_names([own])
+        if need not in ("object", theirs) and _container(own) != "file":
+            found.add(other.source_field)
+    return found
 
 
 def links_since(case: Case, start: int, codes: Iterable[str]) -> list[Link]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from pot.canonical import Count, Document, Hex32, read_file
-from pot.commitments.dataset import DatasetCommitment, check_digests
+from pot.commitments.dataset import NEEDS, DatasetCommitment, Reading, check_digests
 from pot.commitments.merkle_verify import ProofRefused
 from pot.errors import EnvironmentFailure, Refused, UsageError
 
@@ -96,16 +96,16 @@ def audit_data(
     key: HidingKey | None = None,
     compositions: Sequence[Composition] = (),
     *,
-    container: str | None = None,
     workers: int = 1,
 ) -> DataAudit:
     """Commit to the files of `paths` again as `commitment` says, and compare; sum up `compositions` again.
 
-    `key`: the hiding key of a hidden commitment. `container`: how records are stored, None: by the files' names.
-    Raises `UsageError` (a missing or foreign key, a composition of another commitment), `Malformed` (files that do not
-    read), `Refused`, `EnvironmentFailure`, `MissingExtra`.
+    `key`: the hiding key of a hidden commitment. How records are stored is the commitment's word too, so the auditor's
+    files must be called accordingly. Raises `UsageError` (a missing or foreign key, a composition of another
+    commitment), `Malformed` (files that do not read), `Refused`, `EnvironmentFailure`, `MissingExtra`.
     """
     from pot.data.commit import commit
+    from pot.data.readers import plain_for
 
     _check_key(commitment, key)
     for composition in compositions:
@@ -114,14 +114,13 @@ def audit_data(
     reading = commitment.reading
     if reading is not None and reading.source == "dataset":
         raise UsageError("the commitment is to a program's own data set, not to files; audit it with --digests")
-    container = container if container is not None or reading is None else reading.container
     lenient = reading is not None and (reading.skipped is not None or reading.cut is not None)
     found = commit(
         paths,
         commitment.view,
         commitment.role,
         workers,
-        container=container,
+        container=plain_for(commitment.container, NEEDS.get(commitment.view, "object")),
         fields={str(name): source for name, source in (reading.fields or {}).items()} if reading is not None else {},
         on_error="skip" if lenient else "stop",
         key=key,
@@ -129,7 +128,7 @@ def audit_data(
     problem = _difference(commitment, found)
     if problem is not None:
         return _result(commitment, "data", found.records.count, problem)
-    same, differ = _compose(commitment, paths, key, compositions, container)
+    same, differ = _compose(commitment, paths, key, compositions)
     return _result(commitment, "data", found.records.count, None, same, differ)
 
 
@@ -148,7 +147,8 @@ def _difference(expected: DatasetCommitment, found: DatasetCommitment) -> str | 
         ("ordered root", expected.records.root_blake3, found.records.root_blake3),
         ("bytes of all records", expected.records.bytes, found.records.bytes),
         ("set", expected.set.model_dump(), found.set.model_dump()),
-        ("reading", expected.reading, found.reading),
+        ("container", expected.container, found.container),
+        ("reading", _unnamed(expected.reading), _unnamed(found.reading)),
     ]
     if expected.shards:  # a commitment to a live dataset lists none
         pairs.append(("number of files", len(expected.shards), len(found.shards)))
@@ -160,12 +160,16 @@ def _difference(expected: DatasetCommitment, found: DatasetCommitment) -> str | 
     return next((f"{what}: {one}, found {other}" for what, one, other in pairs if one != other), None)
 
 
+def _unnamed(reading: Reading | None) -> Reading:
+    """A reading without the container, which is compared by itself: files' names may say it."""
+    return (reading or Reading()).model_copy(update={"container": None})
+
+
 def _compose(
     commitment: DatasetCommitment,
     paths: Sequence[Path],
     key: HidingKey | None,
     compositions: Sequence[Composition],
-    container: str | None,
 ) -> tuple[list[str], list[str]]:
     """SHA-256 of the compositions that the data gives again, and of those that it does not."""
     if not compositions:
@@ -175,9 +179,7 @@ def _compose(
     same: list[str] = []
     differ: list[str] = []
     for composition in compositions:
-        made = compose_paths(
-            commitment, paths, list(composition.by), composition.tokens_of, container=container, key=key
-        )
+        made = compose_paths(commitment, paths, list(composition.by), composition.tokens_of, key=key)
         target = same if made.to_bytes() == composition.to_bytes() else differ
         if composition.sha256() in same or composition.sha256() in differ:
             raise Refused(f"composition {composition.sha256()} was given twice")

@@ -24,8 +24,10 @@ from pot.commitments.setree_verify import MAX_COUNT, depth_for
 from pot.errors import LimitExceeded, UsageError
 
 __all__ = [
+    "CONTAINER_SUFFIXES",
     "GRAM_VIEWS",
     "MAX_DIGESTS_BYTES",
+    "NEEDS",
     "DatasetCommitment",
     "Reading",
     "RecordsRoot",
@@ -35,12 +37,29 @@ __all__ = [
     "check_digests",
     "commit_digests",
     "split_digests",
+    "usual_container",
 ]
 
 MAX_DIGESTS_BYTES: Final = 1 << 28  # 8.4 million records of an X from outside: about 1 GB of memory while hashing
 
 GRAM_VIEWS: Final = frozenset({"tiles50/1", "winnow50/1", "winnow50-tokens/1", "minhash/1"})
 """Views under which a record has many set keys; their listing holds these keys (`pot.commitments.listing`)."""
+
+NEEDS: Final[dict[str, str]] = {
+    "text/1": "text", "text-norm/1": "text", "tiles50/1": "text", "winnow50/1": "text", "minhash/1": "text",
+    "tokens/1": "tokens", "winnow50-tokens/1": "tokens", "pixels/1": "image", "json/1": "object", "file/1": "bytes",
+}  # fmt: skip
+"""What each view needs of a record; the same as `pot.data.views.VIEWS` says, for readers that do not import views."""
+
+CONTAINER_SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
+    "jsonl": (".jsonl",),
+    "jsonl.zst": (".jsonl.zst",),
+    "parquet": (".parquet",),
+    "arrow": (".arrow", ".feather"),
+    "webdataset": (".tar",),
+    "images": (".png", ".bmp", ".ppm", ".pgm"),
+}
+"""The containers that a file's name tells; every other name is that of a plain file."""
 
 Role = Literal["training", "exclusion", "inclusion"]
 ViewName = Field(pattern=r"\A[a-z0-9-]{1,32}/[1-9][0-9]{0,3}\z")
@@ -114,6 +133,22 @@ class DatasetCommitment(Document):
         return self.view in GRAM_VIEWS
 
     @property
+    def container(self) -> str:
+        """How the shards were read: what `reading` says, or else what their names say; plain files are "file"."""
+        if self.reading is not None and self.reading.source is not None:
+            return self.reading.source
+        if self.reading is not None and self.reading.container is not None:
+            return self.reading.container
+        return usual_container([shard.name for shard in self.shards])
+
+    @property
+    def source_field(self) -> str:
+        """What the container calls the field that the view needs; "object" for a view of whole records."""
+        need = NEEDS.get(self.view, "object")
+        fields: dict[Any, str] = dict(self.reading.fields or {}) if self.reading is not None else {}
+        return fields.get(need, need)
+
+    @property
     def listing_suffix(self) -> str:
         """The ending of the listing's file: ".keys" for gram views, ".digests" for all others."""
         return ".keys" if self.gram else ".digests"
@@ -137,6 +172,14 @@ class DatasetCommitment(Document):
         if self.reading is not None and self.reading == Reading():
             raise ValueError("reading: says nothing; leave it out")
         return self
+
+
+def usual_container(names: Sequence[str]) -> str:
+    """The container that the names of shards tell, if all tell the same; else "file"."""
+    for container, suffixes in CONTAINER_SUFFIXES.items():
+        if names and all(name.lower().endswith(suffixes) for name in names):
+            return container
+    return "file"
 
 
 def commit_digests(

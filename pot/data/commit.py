@@ -23,12 +23,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
 from pot.commitments.batch import load_kernel as load_hashing
-from pot.commitments.dataset import GRAM_VIEWS, DatasetCommitment, Reading, Role, check_digests, commit_digests
+from pot.commitments.dataset import (
+    GRAM_VIEWS,
+    DatasetCommitment,
+    Reading,
+    Role,
+    check_digests,
+    commit_digests,
+    usual_container,
+)
 from pot.commitments.hiding import HidingKey
 from pot.commitments.listing import digests_of, set_keys_of
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.digest import Job, ShardResult, content_batches, digest_batches, digest_shard
-from pot.data.readers import check_schemas, container_for, dataset_records, shard_files
+from pot.data.readers import check_schemas, container_for, dataset_records, plain_for, shard_files
 from pot.data.views import View, view_named
 from pot.data.views import load_kernel as load_views
 from pot.data.workfolder import WorkFolder
@@ -101,8 +109,7 @@ def commit(
     """
     chosen = view_named(view)
     _check_key(key, view)
-    usual = container_for(list(paths), chosen.needs)
-    stored = container if container is not None else usual
+    stored = container if container is not None else container_for(list(paths), chosen.needs)
     names = _checked_fields(chosen, fields)
     shards = shard_files(list(paths), stored)
     check_schemas(shards, stored, chosen.needs, names, on_error)
@@ -112,7 +119,8 @@ def commit(
         listing, results = kept.assemble(view in GRAM_VIEWS, keep=work is not None)
         if not len(listing):
             raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
-    reading = _reading(None if stored == usual else stored, names, results)
+    told = plain_for(usual_container([name for name, _ in shards]), chosen.needs)
+    reading = _reading(None if stored == told else stored, names, results)
     return _committed(role, view, listing, results, reading, key)
 
 

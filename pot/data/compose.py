@@ -23,7 +23,7 @@ from pot.commitments.spans import Spans
 from pot.data.composition import compose, label_of
 from pot.data.composition_verify import Composition
 from pot.data.digest import content_of, digest_batches
-from pot.data.readers import COLUMNAR, Record, ShardReader, container_for, open_shard, shard_files
+from pot.data.readers import COLUMNAR, Record, ShardReader, open_shard, plain_for, shard_files
 from pot.data.views import View, view_named
 from pot.errors import Malformed, Refused, UsageError
 
@@ -38,7 +38,6 @@ def compose_paths(
     by: Sequence[str],
     tokens_of: str | None = None,
     *,
-    container: str | None = None,
     key: HidingKey | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Composition:
@@ -53,7 +52,7 @@ def compose_paths(
     reading = commitment.reading if commitment.reading is not None else Reading()
     fields = {str(name): source for name, source in (reading.fields or {}).items()}
     on_error = "stop" if reading.skipped is None and reading.cut is None else "skip"
-    stored = container or reading.container or container_for(list(paths), view.needs)
+    stored = plain_for(commitment.container, view.needs)
     wanted = [*by, *([tokens_of] if tokens_of is not None else [])]
     digests: list[bytes] = []
     lengths: list[int] = []

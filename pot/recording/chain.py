@@ -209,6 +209,8 @@ class _Walk:
         return self._segments[-1].steps[-1] if self._segments and self._segments[-1].steps else None
 
     def _check_batch(self, event: StepEvent, number: int) -> None:
+        if any(problem.code == "batch" for problem in self.problems):
+            return  # one is enough, and a transcript of wrong digests is cheap to write and dear to check
         epoch, position, records = batch_records(self._seed or b"", self._size, self._batch, number)
         expected = (str(epoch), str(position), str(len(records)), batch_digest(records))
         found = (event.epoch, event.position, event.records, event.batch_blake3)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from simulated_data import add_composition, claim_of, data_audit
-from simulated_release import Simulation, commitment_of, failed, unchecked
+from simulated_release import Simulation, commitment_of, data_files, failed, unchecked
 
 from attest.verdict import requirements
 from pot.commitments.sumtree_verify import Sums, root_of
@@ -154,6 +154,7 @@ def test_a_dataset_without_composition_is_named() -> None:
     def more_data(precommit: dict[str, Any]) -> None:
         simulation.put(second.to_bytes())
         precommit["data"].append(entry)
+        precommit["program"]["data_files"] += data_files("second", second)
 
     simulation.data_auditors.append(lambda name: [data_audit(second)] if name == "child" else [])
 

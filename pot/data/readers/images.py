@@ -5,12 +5,14 @@ Spec: `specs/containers.md`, "images". Views decode the image, so that its pixel
 
 from __future__ import annotations
 
+from pot.commitments.dataset import CONTAINER_SUFFIXES
 from pot.data.readers.file import FileReader
 from pot.data.readers.record import Record
 
 __all__ = ["IMAGE_SUFFIXES", "ImageReader"]
 
-IMAGE_SUFFIXES = (".png", ".bmp", ".ppm", ".pgm")  # lossless, and decoded to the same pixels by every decoder
+# lossless, and decoded to the same pixels by every decoder
+IMAGE_SUFFIXES = CONTAINER_SUFFIXES["images"]
 
 
 class ImageReader(FileReader):

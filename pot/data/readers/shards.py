@@ -12,8 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
+from pot.commitments.dataset import CONTAINER_SUFFIXES, usual_container
 from pot.commitments.model import safe_files
-from pot.data.readers.images import IMAGE_SUFFIXES
 from pot.data.readers.reader import ShardReader
 from pot.data.readers.record import Record
 from pot.errors import LimitExceeded, Malformed, UsageError
@@ -27,6 +27,7 @@ __all__ = [
     "container_for",
     "guess_container",
     "open_shard",
+    "plain_for",
     "read_one",
     "read_records",
     "shard_files",
@@ -42,12 +43,7 @@ MAX_SHARDS: Final = 50_000  # so that a commitment's document stays below its ow
 
 # in the order in which a name is looked at; those without a suffix take any file
 SUFFIXES: Final[dict[str, tuple[str, ...]]] = {
-    "jsonl": (".jsonl",),
-    "jsonl.zst": (".jsonl.zst",),
-    "parquet": (".parquet",),
-    "arrow": (".arrow", ".feather"),
-    "webdataset": (".tar",),
-    "images": IMAGE_SUFFIXES,
+    **CONTAINER_SUFFIXES,
     "hf": (".arrow",),
     "mds": (".mds", ".mds.zstd"),
     "megatron": (".bin",),
@@ -103,10 +99,7 @@ def guess_container(path: Path) -> str:
         names = safe_files(path)
         if names and all(name.endswith((".bin", ".idx")) for name in names) and any(n.endswith(".idx") for n in names):
             return "megatron"
-    for container in ("jsonl", "jsonl.zst", "parquet", "arrow", "webdataset", "images"):
-        if names and all(name.lower().endswith(SUFFIXES[container]) for name in names):
-            return container
-    return "file"
+    return usual_container(names)
 
 
 def container_for(paths: Sequence[Path], needs: str) -> str:
@@ -123,10 +116,11 @@ def container_for(paths: Sequence[Path], needs: str) -> str:
             raise UsageError(
                 f"{paths[0]} looks like {found[0]}, {path} like {container}; commit to one container at a time"
             )
-    return _plain_for(found[0], needs)
+    return plain_for(found[0], needs)
 
 
-def _plain_for(container: str, needs: str) -> str:
+def plain_for(container: str, needs: str) -> str:
+    """The container as a view with these needs reads it: bytes and text take plain files as they are."""
     if needs == "bytes" and container in ("jsonl", "jsonl.zst", "images"):
         return "file"
     if container == "file" and needs in ("object", "tokens", "image"):
