@@ -115,8 +115,10 @@ def set_keys_of(count: int, gram: bool, listing: Any) -> NDArray[np.uint64]:
     """
     import numpy as np
 
+    from pot.commitments.setree_arrays import distinct
+
     check_length(count, gram, listing)
-    return np.unique(np.concatenate([*_key_blocks(count, gram, listing), np.empty(0, np.uint64)]))
+    return distinct(np.concatenate([*_key_blocks(count, gram, listing), np.empty(0, np.uint64)]))
 
 
 def plain_keys_of(count: int, gram: bool, listing: Any) -> Iterator[bytes]:
