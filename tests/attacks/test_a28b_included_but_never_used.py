@@ -161,3 +161,25 @@ def test_a_set_seen_through_another_view_is_denied() -> None:
     report = simulation.bend("child.predicate", swap).verify()
     assert report.verdict == "DENY"
     assert any("view-mismatch" in finding.detail for finding in report.findings)
+
+
+def test_one_set_named_many_times_is_checked_once() -> None:
+    """Sixty claims about one set would cost sixty times as much to check."""
+    simulation = simulation_of(NAMES)
+    add_inclusion(simulation, sorted(set(NAMES) - set(unused()))[:5])
+
+    def repeat(predicate: dict[str, Any]) -> None:
+        claim = next(claim for claim in predicate["claims"] if claim["type"] == "dataset-inclusion")
+        predicate["claims"] += [claim] * 20
+
+    report = simulation.bend("child.predicate", repeat).verify()
+    assert report.verdict == "PASS"
+    assert sum(claim.type == "dataset-inclusion" for claim in report.claims) == 1
+
+    def rename(predicate: dict[str, Any]) -> None:
+        claim = next(claim for claim in predicate["claims"] if claim["type"] == "dataset-inclusion")
+        predicate["claims"].append({**claim, "name": "another"})
+
+    report = simulation.bend("child.predicate", rename).verify()
+    assert report.verdict == "DENY"
+    assert "inclusion-set" in failed(report)
