@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from attest.cli.outputs import check_outputs, run_files
+from attest.cli.outputs import check_outputs, commitment_files, run_files
 from attest.cli.terminal import clean, say, show
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ def data(
         raise UsageError("--key-file and --composition need the data: give --data instead of --digests")
     signer = PrivateKey.load(key)  # a key that cannot sign is found out before the work, not after it
     optional = [path for path in (digests, key_file) if path is not None]
-    check_outputs([out], reads=[commitment, key, *optional, *paths, *compositions])
+    check_outputs([out], reads=[*commitment_files(commitment), key, *optional, *paths, *compositions])
     document = DatasetCommitment.from_bytes(read_file(commitment, limit=MAX_DOCUMENT_BYTES), what=str(commitment))
     if digests is not None:
         result = _audit_digests(document, digests)

@@ -7,7 +7,7 @@ modules of their own.
 
 from __future__ import annotations
 
-import shutil
+import warnings
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -61,7 +61,12 @@ def load_key(path: Path | None) -> HidingKey | None:
         return None
     from pot.commitments.hiding import load_key as load
 
-    return load(path)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        key = load(path)
+    for warning in caught:
+        say(f"pot: {warning.message}")
+    return key
 
 
 @app.command()
@@ -86,7 +91,7 @@ def commit(
     key_file: Annotated[
         Path | None, typer.Option("--key-file", help="Hide the leaves under this key (pot data key).")
     ] = None,
-    workers: Annotated[int, typer.Option("--workers", help="Processes, one file each at a time.")] = 1,
+    workers: Annotated[int, typer.Option("--workers", help="Processes, 1 to 256, one file each at a time.")] = 1,
     ray: Annotated[
         str | None, typer.Option("--ray", help="Address of a Ray cluster that sees the same paths, or auto.")
     ] = None,
@@ -118,6 +123,7 @@ def commit(
     check_outputs([out], reads=reads)
     listing = out.with_name(out.name.removesuffix(".json") + (".keys" if view in GRAM_VIEWS else ".digests"))
     check_outputs([listing], reads=reads)
+    _check_place(out, listing, paths)
     work = out.with_name(f"{out.name}.work")
     if work.is_dir():
         say(f"going on with what {work} holds; files that were finished and have not changed are not read again")
@@ -135,8 +141,7 @@ def commit(
             work=work,
             ray=ray,
         )
-    write_committed(committed, out)
-    shutil.rmtree(work, ignore_errors=True)  # what stays only takes room
+    write_committed(committed, out, work)
     commitment = committed.commitment
     value = {
         "commitment": str(out),
@@ -146,14 +151,18 @@ def commit(
         "view": commitment.view,
         "records": commitment.records.model_dump(),
         "set": commitment.set.model_dump(),
+        "files": str(len(commitment.shards)),
+        "container": commitment.container,
     }
     keys = " keys" if commitment.gram else ""
+    kind = "plain files, each a record" if commitment.container in ("file", "text", "images") else commitment.container
     lines = [
         f"{out}",
         f"  records  {commitment.records.count}, {commitment.set.count} distinct{keys}, seen as {commitment.view}",
         f"  order    {commitment.records.root_blake3}",
         f"  set      {commitment.set.root_blake3}",
         f"  sha256   {commitment.sha256()}",
+        f"  files    {len(commitment.shards)}, read as {kind}",
     ]
     if commitment.reading is not None and (commitment.reading.skipped or commitment.reading.cut):
         skipped, cut = commitment.reading.skipped or "0", commitment.reading.cut or "0"
@@ -163,6 +172,22 @@ def commit(
         value["hiding"] = commitment.hiding.model_dump()
         lines.append(f"  hidden   {commitment.hiding.method}, key id {commitment.hiding.id[:16]}")
     show(as_json, value, lines)
+
+
+def _check_place(out: Path, listing: Path, paths: list[Path]) -> None:
+    """Refuse a place where this commitment would be read as data, or take another one's listing away."""
+    from pot.errors import UsageError
+
+    if out.suffix in (".digests", ".keys"):
+        raise UsageError(f"{out}: is the name of a listing; name the commitment, such as {out.stem}.json")
+    if listing.exists() and not out.exists():
+        raise UsageError(
+            f"{listing}: is the listing of another commitment and would be written over; choose another --out"
+        )
+    place = out.resolve()
+    for path in paths:
+        if path.is_dir() and path.resolve() in place.parents:
+            raise UsageError(f"{out}: lies below {path}, and would be read as data the next time; write it elsewhere")
 
 
 def _fields(given: list[str]) -> dict[str, str]:

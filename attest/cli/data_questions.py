@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs
+from attest.cli.outputs import check_outputs, commitment_files
 from attest.cli.terminal import progress_bar, say, show
 
 if TYPE_CHECKING:
+    from pot.commitments.hiding import HidingKey
     from pot.data.commit import Committed
     from pot.data.readers import Record
 
@@ -28,8 +29,7 @@ def _load(training: Path, other: Path, out: Path) -> tuple[Committed, Committed]
     """Both commitments with their listings; `out` is neither of their files."""
     from pot.data.commit import load_committed
 
-    near = [path.with_suffix(ending) for path in (training, other) for ending in (".digests", ".keys")]
-    check_outputs([out], reads=[training, other, *near])
+    check_outputs([out], reads=[*commitment_files(training), *commitment_files(other)])
     with progress_bar("reading commitments"):
         return load_committed(training), load_committed(other)
 
@@ -53,8 +53,10 @@ def exclude(
     Example: pot data exclude train.json x.json --out x.exclusion
     """
     from pot.canonical import write_file
+    from pot.commitments.listing import keyless
     from pot.data.exclude import Overlap
     from pot.data.exclude import exclude as exclude_data
+    from pot.data.views import view_named
 
     d, x = _load(training, exclusion, out)
     with progress_bar("looking for X"):
@@ -85,6 +87,12 @@ def exclude(
         "exclusion_sha256": result.header.exclusion_sha256,
     }
     told = f"none of X's {records} records is among the {d.commitment.records.count} training records"
+    if d.commitment.gram:
+        told = view_named(d.commitment.view).sentence
+    short = keyless(int(records), x.commitment.gram, x.listing)
+    if short:
+        value["too_short"] = str(short)
+        told += f"; {short} of X's records are too short for a key, and were not looked for"
     show(as_json, value, [f"{out}: {told} ({len(data)} bytes)"])
 
 
@@ -120,7 +128,15 @@ def include(
         raise typer.Exit(1)
     data = result.to_bytes()
     write_file(out, data)
-    value = {"included": True, "missing": "0", "records": records, "inclusion": str(out), "bytes": str(len(data))}
+    value = {
+        "included": True,
+        "missing": "0",
+        "records": records,
+        "inclusion": str(out),
+        "bytes": str(len(data)),
+        "training_sha256": result.header.training_sha256,
+        "inclusion_sha256": result.header.inclusion_sha256,
+    }
     told = f"all of Y's {records} records are among the {d.commitment.records.count} training records"
     show(as_json, value, [f"{out}: {told} ({len(data)} bytes)"])
 
@@ -150,30 +166,33 @@ def query(
 
     pot data query train.portrait --record song.txt
     """
-    from pot.canonical import write_file
+    from attest.cli.data import load_key
+    from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
+    from pot.commitments.dataset import DatasetCommitment
+    from pot.commitments.hiding import check_key
     from pot.data.commit import load_committed
     from pot.data.query import MembershipAnswer, check_answer, digest_of
     from pot.data.query import answer as answer_for
     from pot.errors import UsageError
 
     if out is not None:
-        check_outputs([out], reads=[path for path in (target, record, commitment, answer) if path is not None])
-    portrait = _portrait(target)
+        others = [path for path in (record, answer, key_file) if path is not None]
+        asked_files = [file for path in (target, commitment) if path is not None for file in commitment_files(path)]
+        check_outputs([out], reads=[*others, *asked_files])
+    if answer is not None and commitment is None:
+        commitment = target if _portrait(target) is None else None
+    portrait, key = _portrait(target), load_key(key_file)
     if portrait is not None:
-        told, maybe = _ask_portrait(portrait, record)
+        check_key(portrait.header.hiding, key, str(target))
+        told, maybe = _ask_portrait(portrait, record, key)
         if not maybe or commitment is None:
             show(as_json, {"answer": "maybe" if maybe else "no"}, [told])
+            if maybe:
+                say(f"pot: {_next_step(portrait.header.view)}")
             raise typer.Exit(3 if maybe else 1)
-        say(f"the portrait says maybe: {told}")
-    elif answer is not None and commitment is None:
-        commitment = target
-    source = target if portrait is None else commitment
-    if source is None:  # cannot be: a portrait without a commitment was answered above
-        raise UsageError("give the commitment to ask with --commitment")
+        say(f"the portrait says {told}")
+    source = target if portrait is None or commitment is None else commitment
     if answer is not None:
-        from pot.canonical import MAX_DOCUMENT_BYTES, read_file
-        from pot.commitments.dataset import DatasetCommitment
-
         asked = DatasetCommitment.from_bytes(read_file(source, limit=MAX_DOCUMENT_BYTES), what=str(source))
         found = MembershipAnswer.from_bytes(read_file(answer, limit=MAX_DOCUMENT_BYTES), what=str(answer))
     else:
@@ -182,9 +201,8 @@ def query(
         asked = committed.commitment
     if portrait is not None and portrait.header.commitment_sha256 != asked.sha256():
         raise UsageError(f"{source}: not the commitment that the portrait {target} was made from")
-    from attest.cli.data import load_key
-
-    digest = digest_of(_one(record, asked.view), asked.view, load_key(key_file))
+    check_key(asked.hiding, key, str(source))
+    digest = digest_of(_one(record, asked.view), asked.view, key)
     if answer is None:
         found = answer_for(committed, digest)
     elif found.record_blake3 != digest.hex():
@@ -209,26 +227,39 @@ def _one(path: Path, view: str) -> Record:
 
 
 def _portrait(path: Path) -> Any:
-    """The portrait in a file, or None where the file is something else."""
-    from pot.data.portrait_verify import MAX_PORTRAIT_BYTES, Portrait
-
-    if path.suffix == ".json" or not path.is_file():
-        return None
+    """The portrait in a file, or None where the file does not begin as one."""
     from pot.canonical import read_file
+    from pot.data.portrait_verify import MAX_HEADER_BYTES, MAX_PORTRAIT_BYTES, Portrait
 
+    if path.is_symlink() or not path.is_file():
+        return None
+    with path.open("rb") as stream:
+        first, newline, _ = stream.read(MAX_HEADER_BYTES + 1).partition(b"\n")
+    if not newline or b'"version":"pot/portrait/' not in first:
+        return None
     return Portrait.from_bytes(read_file(path, limit=MAX_PORTRAIT_BYTES), what=str(path))
 
 
-def _ask_portrait(portrait: Any, record: Path) -> tuple[str, bool]:
+def _ask_portrait(portrait: Any, record: Path, key: HidingKey | None) -> tuple[str, bool]:
     """What the portrait says about a record, and whether that is maybe."""
     from pot.data.query import keys_for
 
     view = portrait.header.view
-    keys = keys_for(_one(record, view), view)
-    hits = sum(portrait.may_contain(key) for key in keys)
+    keys = keys_for(_one(record, view), view, key)
+    hits = sum(portrait.may_contain(item) for item in keys)
     if not hits:
         return f"no: none of the record's {len(keys)} keys is in the portrait's set", False
     return f"maybe: {hits} of the record's {len(keys)} keys may be in the set", True
+
+
+def _next_step(view: str) -> str:
+    from pot.commitments.dataset import GRAM_VIEWS
+
+    if view in GRAM_VIEWS:
+        return (
+            f"a maybe under {view} is settled by its owner with pot data exclude: commit the record as an exclusion set"
+        )
+    return "a maybe is settled by the commitment and its listing, or an answer of its owner: --commitment, --answer"
 
 
 COMMANDS: Final = (exclude, include, query)

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs
+from attest.cli.outputs import check_outputs, commitment_files
 from attest.cli.terminal import progress_bar, show
 
 __all__ = ["COMMANDS"]
@@ -37,6 +37,7 @@ def portrait(
     pot data portrait train.json --check train.portrait
     """
     from pot.canonical import read_file, write_file
+    from pot.commitments.merkle_verify import ProofRefused
     from pot.data.commit import load_committed
     from pot.data.portrait import make_portrait
     from pot.data.portrait_verify import MAX_PORTRAIT_BYTES, Portrait, check_portrait
@@ -45,12 +46,17 @@ def portrait(
     if (out is None) == (check is None):
         raise UsageError("give either --out, to make a portrait, or --check, to check one")
     if out is not None:
-        check_outputs([out], reads=[commitment])
+        check_outputs([out], reads=commitment_files(commitment))
     with progress_bar("reading commitment"):
         committed = load_committed(commitment)
     if check is not None:
         found = Portrait.from_bytes(read_file(check, limit=MAX_PORTRAIT_BYTES), what=str(check))
-        check_portrait(found, committed.commitment, committed.keys)
+        try:
+            check_portrait(found, committed.commitment, committed.keys)
+        except ProofRefused as error:
+            value = {"portrait": str(check), "holds": False, "code": error.code, "detail": str(error)}
+            show(as_json, value, [f"{check}: is not the portrait of {commitment}: {error}"])
+            raise typer.Exit(1) from None
         show(as_json, {"portrait": str(check), "holds": True}, [f"{check}: is the portrait of {commitment}"])
         return
     made = make_portrait(committed.commitment, committed.keys, _share(rate))
@@ -97,7 +103,7 @@ def compose(
     from pot.commitments.dataset import DatasetCommitment
     from pot.data.compose import compose_paths
 
-    check_outputs([out], reads=[commitment, *paths])
+    check_outputs([out], reads=[*commitment_files(commitment), *paths, *([key_file] if key_file else [])])
     document = DatasetCommitment.from_bytes(read_file(commitment, limit=MAX_DOCUMENT_BYTES), what=str(commitment))
     with progress_bar("reading") as progress:
         made = compose_paths(document, paths, by, tokens, key=load_key(key_file), progress=progress)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs
+from attest.cli.outputs import check_outputs, commitment_files
 from attest.cli.terminal import progress_bar, say, show
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def ask(
     from pot.data.commit import load_committed
     from pot.data.door import ask as ask_about
 
-    check_outputs([out], reads=[training, exclusion, exclusion.with_suffix(".digests"), key])
+    check_outputs([out], reads=[*commitment_files(training), *commitment_files(exclusion), key])
     signer = PrivateKey.load(key)
     query = ask_about(_commitment(training), load_committed(exclusion), signer.public.hint())
     write_file(out, sign_query(query, signer).to_bytes())
@@ -70,13 +70,13 @@ def answer(
     """
     from attest.door import MAX_ENVELOPE_BYTES, load_askers, open_query
     from pot.canonical import read_file, write_file
-    from pot.commitments.hiding import load_key
+    from pot.commitments.hiding import check_key, load_key
     from pot.data.commit import load_committed
     from pot.data.door import answer as answer_for
     from pot.data.door import charge
     from pot.data.door_verify import check_askable
 
-    reads = [training, training.with_suffix(".digests"), query, key_file, askers]
+    reads = [*commitment_files(training), query, key_file, askers]
     check_outputs([out, ledger], reads=reads)
     check_outputs([out], reads=[ledger])
     question, asker = open_query(read_file(query, limit=MAX_ENVELOPE_BYTES), load_askers(askers), what=str(query))
@@ -86,6 +86,7 @@ def answer(
         say(f"{ledger}: is new; nobody has spent anything yet")
     with progress_bar("reading commitment"):
         committed = load_committed(training)
+    check_key(committed.commitment.hiding, key, str(training))  # what cannot be answered is not charged
     left = charge(ledger, asker.name, asker.allowance, question)
     with progress_bar("answering") as progress:
         made = answer_for(committed, key, question, progress)
@@ -119,13 +120,19 @@ def check_answer(
     """
     from attest.door import MAX_ENVELOPE_BYTES, read_query
     from pot.canonical import read_file
+    from pot.commitments.merkle_verify import ProofRefused
     from pot.data.door_verify import MAX_ANSWER_BYTES
     from pot.data.door_verify import check_answer as check
 
     commitment = _commitment(training)
     question = read_query(read_file(query, limit=MAX_ENVELOPE_BYTES), what=str(query))
-    with progress_bar("checking") as progress:
-        members = check(commitment, question, read_file(answer, limit=MAX_ANSWER_BYTES), progress)
+    data = read_file(answer, limit=MAX_ANSWER_BYTES)
+    try:
+        with progress_bar("checking") as progress:
+            members = check(commitment, question, data, progress)
+    except ProofRefused as error:
+        show(as_json, {"holds": False, "code": error.code, "detail": str(error)}, [f"{answer}: shows nothing: {error}"])
+        raise typer.Exit(1) from None
     number = len(question.digests)
     value = {
         "asked": str(number),

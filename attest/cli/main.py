@@ -83,7 +83,7 @@ def main(arguments: list[str]) -> int:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say("pot: interrupted")
+        say("pot: interrupted; the same command goes on from what was finished, where it keeps that")
         return _INTERRUPTED
     except BrokenPipeError:
         return _silence()

@@ -7,12 +7,18 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["check_outputs", "run_files"]
+__all__ = ["check_outputs", "commitment_files", "run_files"]
 
 
 def run_files(run: Path) -> list[Path]:
     """The files of a run directory that a run cannot do without."""
     return [run / name for name in ("precommit.json", "transcript.jsonl", "nonce.json")]
+
+
+def commitment_files(path: Path) -> list[Path]:
+    """A dataset commitment and its listing, under either ending."""
+    stem = path.name.removesuffix(".json")
+    return [path, *(path.with_name(stem + ending) for ending in (".digests", ".keys"))] if path.name else [path]
 
 
 def check_outputs(targets: Sequence[Path], *, reads: Sequence[Path] = (), folder: bool = False) -> None:

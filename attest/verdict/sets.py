@@ -18,7 +18,7 @@ from attest.verdict.case import Case
 from attest.verdict.findings import Link, clean, weakest, worst
 from pot.canonical import sha256_hex
 from pot.commitments.dataset import NEEDS, DatasetCommitment, Reading, check_digests
-from pot.commitments.listing import COUNT_BYTES
+from pot.commitments.listing import keyless
 from pot.errors import PotError
 from pot.recording.precommit import CommittedData
 
@@ -67,18 +67,14 @@ def check_set(
         case.ledger.failed(code, subject, str(error))
         return None, None
     words = f"{commitment.records.count} records, view {commitment.view}; digests give both roots"
-    for more in (left_out([commitment]), _keyless(commitment, digests)):
+    for more in (left_out([commitment]), _too_short(commitment, digests)):
         words += f"; {more}" if more else ""
     case.ledger.passed(code, subject, words)
     return commitment, digests
 
 
-def _keyless(commitment: DatasetCommitment, listing: bytes) -> str:
-    """How many records of a set under a gram view have no key, in words; they are too short to be compared."""
-    if not commitment.gram:
-        return ""
-    head = memoryview(listing)[: COUNT_BYTES * int(commitment.records.count)]
-    none = sum(not any(head[at : at + COUNT_BYTES]) for at in range(0, len(head), COUNT_BYTES))
+def _too_short(commitment: DatasetCommitment, listing: bytes) -> str:
+    none = keyless(int(commitment.records.count), commitment.gram, listing)
     return f"{none} of its records are too short for a key, and are not compared" if none else ""
 
 

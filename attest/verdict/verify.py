@@ -72,7 +72,7 @@ def verify(
     for certified in tops[:_MAX_CANDIDATES]:
         case = examiner.examine(certified, at_hand=True)  # 2 to 14
         judged.append(_decide(case, policy))  # 15
-    judged.sort(key=lambda item: _ORDER[item.verdict])
+    judged.sort(key=lambda item: (_ORDER[item.verdict], -len(item.case.claims)))
     strangers = [c for c in collection.certificates.values() if c.signer is None]
     if judged and not candidates and any(c.statement.subject_sha256 == found for c in strangers):
         judged[0].reason += "; a certificate about these very files is there, but no accepted developer signed it"

@@ -104,10 +104,11 @@ def audit_data(
     files must be called accordingly. Raises `UsageError` (a missing or foreign key, a composition of another
     commitment), `Malformed` (files that do not read), `Refused`, `EnvironmentFailure`, `MissingExtra`.
     """
+    from pot.commitments.hiding import check_key
     from pot.data.commit import commit
     from pot.data.readers import plain_for
 
-    _check_key(commitment, key)
+    check_key(commitment.hiding, key, "the commitment")
     for composition in compositions:
         if composition.commitment_sha256 != commitment.sha256():
             raise UsageError(f"composition {composition.sha256()} is of another commitment than {commitment.sha256()}")
@@ -130,14 +131,6 @@ def audit_data(
         return _result(commitment, "data", found.records.count, problem)
     same, differ = _compose(commitment, paths, key, compositions)
     return _result(commitment, "data", found.records.count, None, same, differ)
-
-
-def _check_key(commitment: DatasetCommitment, key: HidingKey | None) -> None:
-    if commitment.hiding is None and key is not None:
-        raise UsageError("the commitment is not hidden; leave --key-file out")
-    if commitment.hiding is not None and (key is None or key.hiding != commitment.hiding):
-        what = "needs its hiding key" if key is None else "is hidden under another key"
-        raise UsageError(f"the commitment {what}: give the key with id {commitment.hiding.id} as --key-file")
 
 
 def _difference(expected: DatasetCommitment, found: DatasetCommitment) -> str | None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["BLAKE3_KEYED", "ECVRF", "Hiding", "HidingKey", "Method", "blinded", "load_key", "new_key"]
+__all__ = ["BLAKE3_KEYED", "ECVRF", "Hiding", "HidingKey", "Method", "blinded", "check_key", "load_key", "new_key"]
 
 Method = Literal["blake3-keyed/1", "ecvrf/1"]
 BLAKE3_KEYED: Final = "blake3-keyed/1"
@@ -129,6 +129,19 @@ def new_key(method: str) -> HidingKey:
             _ = key.hiding  # a key that cannot be used here is better not made
             return key
     raise UsageError(f"hiding method {method!r} is not one of {', '.join(_MARKS.values())}")
+
+
+def check_key(hiding: Hiding | None, key: HidingKey | None, what: str) -> None:
+    """Refuse a key that is not the one that `what` was hidden under, a missing one, or one that is not needed.
+
+    Without the right key every question would be answered "not there". Raises `UsageError`.
+    """
+    if hiding is None and key is not None:
+        raise UsageError(f"{what} is not hidden; leave --key-file out")
+    if hiding is not None and key is None:
+        raise UsageError(f"{what} needs its hiding key: give the key with id {hiding.id} as --key-file")
+    if hiding is not None and key is not None and key.hiding != hiding:
+        raise UsageError(f"{what} is hidden under another key: give the key with id {hiding.id} as --key-file")
 
 
 def load_key(path: Path) -> HidingKey:

@@ -31,6 +31,7 @@ __all__ = [
     "Roots",
     "digests_of",
     "gram_parts",
+    "keyless",
     "plain_keys_of",
     "roots_of",
     "set_keys_of",
@@ -119,6 +120,14 @@ def set_keys_of(count: int, gram: bool, listing: Any) -> NDArray[np.uint64]:
 
     check_length(count, gram, listing)
     return distinct(np.concatenate([*_key_blocks(count, gram, listing), np.empty(0, np.uint64)]))
+
+
+def keyless(count: int, gram: bool, listing: Any) -> int:
+    """How many records of a gram listing have no key: they are too short to be compared. 0 for a plain listing."""
+    if not gram:
+        return 0
+    head = memoryview(listing)[: COUNT_BYTES * count]
+    return sum(not any(head[at : at + COUNT_BYTES]) for at in range(0, len(head), COUNT_BYTES))
 
 
 def plain_keys_of(count: int, gram: bool, listing: Any) -> Iterator[bytes]:

@@ -28,6 +28,7 @@ __all__ = [
     "MAX_FILES",
     "MAX_PATH_BYTES",
     "ModelFile",
+    "check_name",
     "model_digest",
     "model_files",
     "names_digest",
@@ -112,7 +113,7 @@ def _walk(folder: Path, prefix: str, ignore: frozenset[str], found: list[str], d
             if not prefix and entry.name in ignore:
                 continue
             path = prefix + entry.name
-            _check_name(path)
+            check_name(path)
             if entry.is_symlink():
                 raise UsageError(
                     f"{folder / entry.name}: is a symbolic link; the folder must hold the files themselves"
@@ -127,7 +128,8 @@ def _walk(folder: Path, prefix: str, ignore: frozenset[str], found: list[str], d
                 raise UsageError(f"{folder / entry.name}: neither a file nor a folder")
 
 
-def _check_name(path: str) -> None:
+def check_name(path: str) -> None:
+    """Refuse a name that is not UTF-8, too long, or holds what cannot be seen. Raises `UsageError`, `LimitExceeded`."""
     try:
         encoded = path.encode("utf-8")
     except UnicodeEncodeError:

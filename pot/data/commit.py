@@ -12,7 +12,6 @@ Shows / does not show: see `pot.commitments.dataset`.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,7 +38,7 @@ from pot.data.digest import Job, ShardResult, content_batches, digest_batches, d
 from pot.data.readers import check_schemas, container_for, dataset_records, plain_for, shard_files
 from pot.data.views import View, view_named
 from pot.data.views import load_kernel as load_views
-from pot.data.workfolder import WorkFolder
+from pot.data.workfolder import WorkFolder, clear, take_listing
 from pot.distribute import mapped
 from pot.errors import EnvironmentFailure, Malformed, UsageError
 
@@ -118,7 +117,9 @@ def commit(
         _digest_all(kept, workers, ray, _Meter(progress, shards))
         listing, results = kept.assemble(view in GRAM_VIEWS, keep=work is not None)
         if not len(listing):
-            raise UsageError(f"{paths[0]}: holds no record; an empty commitment would say nothing")
+            left = sum(result.skipped for result in results)
+            why = f" that could be read ({left} were left out)" if left else ""
+            raise UsageError(f"{paths[0]}: holds no record{why}; an empty commitment would say nothing")
     told = plain_for(usual_container([name for name, _ in shards]), chosen.needs)
     reading = _reading(None if stored == told else stored, names, results)
     return _committed(role, view, listing, results, reading, key)
@@ -161,18 +162,19 @@ def listing_path(path: Path, commitment: DatasetCommitment) -> Path:
     return path.with_name(path.name.removesuffix(".json") + commitment.listing_suffix)
 
 
-def write_committed(committed: Committed, out: Path) -> None:
-    """Write `out` and its listing, the listing first. Raises `EnvironmentFailure`."""
+def write_committed(committed: Committed, out: Path, work: Path | None = None) -> None:
+    """Write `out` and its listing, the listing first. Raises `EnvironmentFailure`.
+
+    `work`: the work folder that it was made in; the listing is moved out of it, and what is ours in it removed.
+    """
     target = listing_path(out, committed.commitment)
-    mapped_file = getattr(committed.listing, "filename", None)
-    if mapped_file is None:
+    if work is None:
         write_file(target, bytes(committed.listing))
-    else:  # it lies in a work folder on the same disk
-        try:
-            os.replace(mapped_file, target)
-        except OSError as error:
-            raise EnvironmentFailure(f"{target}: cannot be written: {error.strerror or error}") from None
+    else:
+        take_listing(work, target)
     write_file(out, committed.commitment.to_bytes())
+    if work is not None:
+        clear(work)
 
 
 def load_committed(path: Path) -> Committed:

@@ -17,7 +17,7 @@ import numpy as np
 from pot.canonical import MAX_INTEGER
 from pot.commitments.dataset import DatasetCommitment, Reading
 from pot.commitments.hashing import DIGEST_BYTES
-from pot.commitments.hiding import HidingKey
+from pot.commitments.hiding import HidingKey, check_key
 from pot.commitments.merkle import ordered_root
 from pot.commitments.spans import Spans
 from pot.data.composition import compose, label_of
@@ -46,6 +46,7 @@ def compose_paths(
     Raises `UsageError` (a view that has no single digest per record, files without labels), `Malformed`, `Refused`
     (the files are not the committed ones), `EnvironmentFailure`.
     """
+    check_key(commitment.hiding, key, "the commitment")
     view = view_named(commitment.view)
     if view.gram:
         raise UsageError(f"view {view.name} has many keys a record; compose the commitment of the records themselves")

@@ -59,6 +59,7 @@ def make_portrait(commitment: DatasetCommitment, keys: Keys, rate: float) -> Por
         bits=str(bits),
         rice=str(rice),
         entries=str(len(entries)),
+        hiding=commitment.hiding,
     )
     portrait = Portrait(header, entries, _encode(entries, rice))
     try:

@@ -33,6 +33,7 @@ from pot.errors import LimitExceeded, Malformed, UsageError
 
 if TYPE_CHECKING:
     from pot.commitments.dataset import DatasetCommitment
+from pot.commitments.hiding import Hiding
 
 __all__ = [
     "MAX_ENTRIES",
@@ -78,6 +79,7 @@ class PortraitHeader(Document):
     bits: Count
     rice: Count
     entries: Count
+    hiding: Hiding | None = None
 
     @model_validator(mode="after")
     def _numbers_agree(self) -> Self:
@@ -145,9 +147,15 @@ class Portrait:
 def check_portrait_header(portrait: Portrait, commitment: DatasetCommitment) -> None:
     """Refuse unless the portrait is about this commitment and its set ("portrait-commitment")."""
     header = portrait.header
-    found = (header.commitment_sha256, header.view, header.set_root_blake3, header.set_count)
-    expected = (commitment.sha256(), commitment.view, commitment.set.root_blake3, commitment.set.count)
-    names = ("commitment_sha256", "view", "set_root_blake3", "set_count")
+    found = (header.commitment_sha256, header.view, header.set_root_blake3, header.set_count, header.hiding)
+    expected = (
+        commitment.sha256(),
+        commitment.view,
+        commitment.set.root_blake3,
+        commitment.set.count,
+        commitment.hiding,
+    )
+    names = ("commitment_sha256", "view", "set_root_blake3", "set_count", "hiding")
     for name, mine, theirs in zip(names, found, expected, strict=True):
         if mine != theirs:
             raise ProofRefused("portrait-commitment", f"portrait: {name} is {mine}, expected {theirs}")

@@ -10,8 +10,10 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,13 +21,14 @@ from typing import Any, BinaryIO, Final, Self
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, sha256_hex, write_file
 from pot.data.digest import Job, ShardResult, Sink
-from pot.errors import EnvironmentFailure, PotError, Refused
+from pot.errors import EnvironmentFailure, PotError, Refused, UsageError
 
-__all__ = ["WorkFolder"]
+__all__ = ["WorkFolder", "clear", "take_listing"]
 
 _FORMAT: Final = "pot/work/v1"  # another number where listings are written in another way
 _LOCK: Final = "lock"
 _LISTING: Final = "listing"
+_OURS: Final = re.compile(rf"[0-9a-f]{{32}}\.(json|numbers|list)|{_LISTING}|{_LOCK}")
 _COPY_BYTES: Final = 1 << 22
 
 
@@ -43,6 +46,8 @@ class WorkFolder:
     def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / _LOCK).exists() and any(self.folder.iterdir()):
+                raise UsageError(f"{self.folder}: holds other files; it is needed as a work folder, so move them away")
             self._lock = open(self.folder / _LOCK, "wb")
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,7 +62,7 @@ class WorkFolder:
         if self._lock is None:
             return
         if kind is not None and not any(int(result.shard.records) for result in self._results.values()):
-            shutil.rmtree(self.folder, ignore_errors=True)  # nothing that would save anybody time
+            clear(self.folder)  # nothing that would save anybody time
         self._lock.close()
 
     def open_jobs(self, *, in_memory: bool) -> list[Job]:
@@ -83,7 +88,8 @@ class WorkFolder:
             except OSError as error:
                 raise EnvironmentFailure(f"{self.folder}: cannot be written: {error.strerror or error}") from None
         result = replace(result, listing=None)
-        write_file(_entry(whole), json.dumps([self._origins[job.name], json.loads(result.to_json())]).encode())
+        entry = [self._origins[job.name], _sizes(whole), json.loads(result.to_json())]
+        write_file(_entry(whole), json.dumps(entry).encode())
         self._results[job.name] = result
 
     def assemble(self, gram: bool, *, keep: bool) -> tuple[Any, list[ShardResult]]:
@@ -111,12 +117,34 @@ class WorkFolder:
         if not entry.is_file():
             return None
         try:
-            origin, value = json.loads(read_file(entry, limit=MAX_DOCUMENT_BYTES))
+            origin, sizes, value = json.loads(read_file(entry, limit=MAX_DOCUMENT_BYTES))
             result = ShardResult.from_json(value)
         except (PotError, ValueError, TypeError, KeyError):  # ours, damaged by a crash: the shard is read again
             return None
-        sizes = [Path(f"{job.stem}{ending}") for ending in (".numbers", ".list")]
-        return result if origin == self._origins[job.name] and all(path.is_file() for path in sizes) else None
+        return result if origin == self._origins[job.name] and sizes == _sizes(job) else None
+
+
+def take_listing(folder: Path, target: Path) -> None:
+    """Move the joined listing out of a work folder, on the same disk. Raises `EnvironmentFailure`."""
+    try:
+        os.replace(folder / _LISTING, target)
+    except OSError as error:
+        raise EnvironmentFailure(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def clear(folder: Path) -> None:
+    """Remove what a work folder kept, and the folder itself if nothing else lies in it."""
+    for path in folder.iterdir():
+        if _OURS.fullmatch(path.name):
+            path.unlink(missing_ok=True)
+    with suppress(OSError):  # somebody put a file there: theirs to remove
+        folder.rmdir()
+
+
+def _sizes(job: Job) -> list[int]:
+    """Lengths of a shard's two files, -1 for one that is not there: a crash or a full disk may have cut them."""
+    paths = [Path(f"{job.stem}{ending}") for ending in (".numbers", ".list")]
+    return [path.stat().st_size if path.is_file() else -1 for path in paths]
 
 
 def _entry(job: Job) -> Path:

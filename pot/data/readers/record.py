@@ -67,7 +67,10 @@ def seen_by(wanted: Mapping[str, str], value: dict[str, Any], where: str) -> dic
         return value
     for name, stored in wanted.items():
         if stored not in value:
-            raise Malformed(f"{where}: no field {stored[:64]!r}, which is needed as the record's {name}")
+            raise Malformed(
+                f"{where}: no field {stored[:64]!r}, which is needed as the record's {name}; if it has another name, give"
+                f" --field {name}=NAME"
+            )
     return {name: value[stored] for name, stored in wanted.items()}
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
 from pot.commitments.dataset import CONTAINER_SUFFIXES, usual_container
-from pot.commitments.model import safe_files
+from pot.commitments.model import check_name, safe_files
 from pot.data.readers.reader import ShardReader
 from pot.data.readers.record import Record
 from pot.errors import LimitExceeded, Malformed, UsageError
@@ -116,7 +116,21 @@ def container_for(paths: Sequence[Path], needs: str) -> str:
             raise UsageError(
                 f"{paths[0]} looks like {found[0]}, {path} like {container}; commit to one container at a time"
             )
+    if found[0] == "file" and needs == "text":
+        _refuse_mixture(paths)
     return plain_for(found[0], needs)
+
+
+def _refuse_mixture(paths: Sequence[Path]) -> None:
+    """Refuse a folder of records with a stray file, of which every file would be taken for one text."""
+    for path in paths:
+        for name in safe_files(path) if path.is_dir() else ():
+            kind = usual_container([name])
+            if kind not in ("file", "images"):
+                raise UsageError(
+                    f"{path}: holds {name} of the container {kind} beside files of others; move these away, or say with"
+                    " --container how all are to be read (--container text: each file one text)"
+                )
 
 
 def plain_for(container: str, needs: str) -> str:
@@ -231,6 +245,7 @@ def _expand(path: Path, container: str) -> list[tuple[str, Path]]:
     if not path.exists():
         raise UsageError(f"{path}: no such file or folder")
     if not path.is_dir():
+        check_name(path.name)
         return [(path.name, path)]
     special = _special(path, container)
     if special is not None:
