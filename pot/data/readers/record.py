@@ -68,8 +68,8 @@ def seen_by(wanted: Mapping[str, str], value: dict[str, Any], where: str) -> dic
     for name, stored in wanted.items():
         if stored not in value:
             raise Malformed(
-                f"{where}: no field {stored[:64]!r}, which is needed as the record's {name}; if it has another name, give"
-                f" --field {name}=NAME"
+                f"{where}: no field {stored[:64]!r}, which is needed as the record's {name}; if it has another name,"
+                f" give --field {name}=NAME"
             )
     return {name: value[stored] for name, stored in wanted.items()}
 
