@@ -9,16 +9,13 @@ Shows: nothing by itself; it is how digests are calculated.
 
 from __future__ import annotations
 
-import sys
-import warnings
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
 from blake3 import blake3
 from numpy.typing import NDArray
 
+from pot.commitments.compiled import Compiled
 from pot.commitments.hashing import DIGEST_BYTES
 from pot.commitments.spans import Spans
 from pot.errors import UsageError
@@ -26,26 +23,23 @@ from pot.errors import UsageError
 __all__ = ["accelerated", "hash_pairs", "hash_rows", "hash_spans", "hash_windows", "keys_of", "load_kernel"]
 
 KEY_BYTES: Final = 32
-_KERNEL: Final = "pot.commitments.blake3_lanes"
-_PATIENCE: Final = 1 << 17  # strings hashed plainly, 0.1 s, before a process loads the kernel, which takes 0.5 s
-_FEW: Final = 16  # strings of one call that are hashed plainly even then
-
-
-class _Use:
-    """Whether this process uses the kernel: strings hashed without it so far, and why it never will."""
-
-    hashed = 0
-    unusable = "" if find_spec("numba") else "numba is not installed"
+_KERNEL: Final = Compiled(
+    "pot.commitments.blake3_lanes",
+    "hash_halves",
+    patience=1 << 17,  # strings: 0.1 s, where loading takes 0.5 s
+    few=16,
+    purpose="hashing",
+)
 
 
 def accelerated() -> bool:
     """Whether large batches go through the compiled kernel."""
-    return not _Use.unusable
+    return _KERNEL.usable
 
 
 def load_kernel() -> bool:
     """Load the kernel now (for benchmarks and long jobs), and say whether it can be used."""
-    return _kernel(_PATIENCE + _FEW) is not None
+    return _KERNEL.load()
 
 
 def hash_spans(spans: Spans, key: bytes | None = None) -> NDArray[np.uint8]:
@@ -81,7 +75,7 @@ def hash_rows(rows: NDArray[np.uint8], key: bytes | None = None) -> NDArray[np.u
         raise UsageError("rows: must be a table of uint8")
     count, width = rows.shape
     rows = np.ascontiguousarray(rows)
-    kernel = _kernel(count) if width in (DIGEST_BYTES, 2 * DIGEST_BYTES) else None
+    kernel = _KERNEL.take(count) if width in (DIGEST_BYTES, 2 * DIGEST_BYTES) else None
     if kernel is None:
         starts = np.arange(count, dtype=np.int64) * width
         return _hash_strings(rows.reshape(-1), starts, starts + width, key)
@@ -100,7 +94,7 @@ def _hash_strings(
     data: NDArray[np.uint8], starts: NDArray[np.int64], ends: NDArray[np.int64], key: bytes | None
 ) -> NDArray[np.uint8]:
     """The digests of data[starts[i]:ends[i]], whose bounds were checked."""
-    kernel = _kernel(len(starts))
+    kernel = _KERNEL.take(len(starts))
     if kernel is None:
         return _hash_plainly(data, starts, ends, key)
     out = np.empty((len(starts), DIGEST_BYTES), np.uint8)
@@ -137,21 +131,3 @@ def _key_words(kernel: Any, key: bytes | None) -> tuple[NDArray[np.uint32], int]
 def _check_key(key: bytes | None) -> None:
     if key is not None and len(key) != KEY_BYTES:
         raise UsageError(f"batch hashing: the key has {len(key)} bytes, expected {KEY_BYTES}")
-
-
-def _kernel(count: int) -> Any:
-    """The compiled module if it is to hash `count` strings, else None."""
-    if _Use.unusable or count < _FEW:
-        return None
-    loaded = sys.modules.get(_KERNEL)
-    if loaded is not None and hasattr(loaded, "hash_halves"):  # its last name: no other thread is still importing it
-        return loaded
-    _Use.hashed += count
-    if _Use.hashed <= _PATIENCE:
-        return None
-    try:
-        return import_module(_KERNEL)
-    except ImportError as error:
-        _Use.unusable = str(error)
-        warnings.warn(f"hashing goes on without Numba, slower: {error}", RuntimeWarning, stacklevel=3)
-        return None

@@ -6,14 +6,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from blake3 import blake3
 
-from pot.commitments import batch
+from pot.commitments import batch, compiled
 from pot.commitments.batch import hash_pairs, hash_rows, hash_spans, hash_windows, keys_of
+from pot.commitments.compiled import Compiled
 from pot.commitments.spans import Spans
 from pot.errors import UsageError
 
@@ -23,7 +23,7 @@ KEY = bytes(range(32))
 
 @pytest.fixture
 def without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_Use", SimpleNamespace(hashed=0, unusable="numba is not installed"))
+    monkeypatch.setattr(batch._KERNEL, "unusable", "numba is not installed")
 
 
 @pytest.mark.usefixtures("without_numba")
@@ -67,11 +67,10 @@ def test_arrays_that_are_read_only_or_have_gaps_are_hashed_as_they_are() -> None
 
 def test_the_kernel_is_loaded_once_there_was_much_to_hash(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded: list[str] = []
-    monkeypatch.setattr(batch, "_Use", SimpleNamespace(hashed=0, unusable=""))
-    monkeypatch.setattr(batch, "_KERNEL", "some.kernel")
-    monkeypatch.setattr(batch, "_PATIENCE", 100)
-    monkeypatch.setattr(batch, "import_module", lambda name: loaded.append(name) or "kernel")
-    assert [batch._kernel(count) for count in (60, 15, 40, 15, 16)] == [None, None, None, None, "kernel"]
+    module = Compiled("some.kernel", "last", patience=100, few=16, purpose="hashing")
+    monkeypatch.setattr(module, "unusable", "")
+    monkeypatch.setattr(compiled, "import_module", lambda name: loaded.append(name) or "kernel")
+    assert [module.take(count) for count in (60, 15, 40, 15, 16)] == [None, None, None, None, "kernel"]
     assert loaded == ["some.kernel"]
 
 
@@ -79,10 +78,10 @@ def test_a_numba_that_does_not_work_is_told_once(monkeypatch: pytest.MonkeyPatch
     def broken(_: str) -> None:
         raise ImportError("Numba needs NumPy 1.0 or less")
 
-    monkeypatch.setattr(batch, "_Use", SimpleNamespace(hashed=0, unusable=""))
-    monkeypatch.setattr(batch, "_KERNEL", "some.kernel")
-    monkeypatch.setattr(batch, "_PATIENCE", 0)
-    monkeypatch.setattr(batch, "import_module", broken)
+    module = Compiled("some.kernel", "last", patience=0, few=16, purpose="hashing")
+    monkeypatch.setattr(module, "unusable", "")
+    monkeypatch.setattr(batch, "_KERNEL", module)
+    monkeypatch.setattr(compiled, "import_module", broken)
     rows = DATA.reshape(-1, 60)
     with pytest.warns(RuntimeWarning, match="without Numba, slower: Numba needs NumPy"):
         found = hash_rows(rows)

@@ -242,14 +242,14 @@ def test_keys_of_many_grams_are_hashed_in_parts(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_without_numba_the_kernel_is_never_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_module._Use, "unusable", "numba is not installed")
+    monkeypatch.setattr(kernel_module._LANES, "unusable", "numba is not installed")
     assert kernel_module.kernel(1 << 30) is None
     assert not kernel_module.load_kernel()
 
 
 def test_a_kernel_that_cannot_be_loaded_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel_module._Use, "unusable", "")
-    monkeypatch.setattr(kernel_module, "_MODULE", "pot.data.views.absent")
+    monkeypatch.setattr(kernel_module._LANES, "unusable", "")
+    monkeypatch.setattr(kernel_module._LANES, "module", "pot.data.views.absent")
     with pytest.warns(RuntimeWarning, match="without Numba, slower"):
         assert not kernel_module.load_kernel()
     assert kernel_module.kernel(1 << 30) is None
