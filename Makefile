@@ -22,7 +22,8 @@ $(STAMP):
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	rm -f .venv/.installed-*
 	$(PIP) install --quiet $(TORCH)
-	$(PIP) install --quiet --require-hashes -r requirements.lock
+	@# the lock is complete; a resolver would look at newer versions, which have no hash in it, and give up
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --require-hashes -r requirements-comparators.lock
 	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
@@ -58,7 +59,7 @@ format: $(STAMP)
 
 # Hashes, and no registry's address: which registry is used is the machine's matter.
 lock: $(STAMP)
-	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --no-strip-extras \
+	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements.lock requirements.in
 

@@ -10,7 +10,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 LOCK = (ROOT / "requirements.lock").read_text("utf-8")
-PINS = dict(re.findall(r"(?m)^([a-z0-9][a-z0-9._-]*)(?:\[[a-z0-9,-]+\])?==(\S+)", LOCK))
+PINS = dict(re.findall(r"(?m)^([a-z0-9][a-z0-9._-]*)==(\S+)", LOCK))
 EXTRAS = {"train", "zk", "sigstore", "hf", "lightning", "fast", "ray", "server", "postgres", "all"}
 
 
