@@ -11,6 +11,7 @@ Shows: two listings with the same roots and counts are the same. Does not show: 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -41,7 +42,7 @@ __all__ = [
 
 COUNT_BYTES: Final = 4
 _STEP: Final = 1 << 20  # records at a time: 32 MiB of digests
-_IN_MEMORY: Final = 1 << 25  # keys that are sorted in memory (256 MiB); more go through files
+_IN_MEMORY: Final = 1 << 24  # keys that are sorted in memory (128 MiB, a few times over); more go through files
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,23 +147,36 @@ def gram_parts(count: int, listing: Any) -> tuple[NDArray[np.int64], NDArray[np.
     return counts, data[COUNT_BYTES * count :].view(">u8").astype(np.uint64)
 
 
+def _part(listing: Any, start: int, stop: int) -> NDArray[np.uint8]:
+    """Bytes `start` to `stop`. A file is read and not mapped here: its pages would count as this process's memory."""
+    import numpy as np
+
+    if isinstance(listing, np.memmap) and listing.filename is not None and listing.size == _size(listing.filename):
+        return np.fromfile(listing.filename, np.uint8, stop - start, offset=start)
+    return np.frombuffer(listing, np.uint8)[start:stop]
+
+
+def _size(path: Any) -> int:
+    return os.stat(path).st_size
+
+
 def _digest_blocks(count: int, gram: bool, listing: Any) -> Iterator[NDArray[np.uint8]]:
     import numpy as np
 
     from pot.commitments.batch import hash_spans
     from pot.commitments.spans import Spans
 
-    data = np.frombuffer(listing, np.uint8)
     if not gram:
-        rows = data.reshape(count, DIGEST_BYTES)
-        yield from (rows[start : start + _STEP] for start in range(0, count, _STEP))
+        for start in range(0, count, _STEP):
+            stop = min(count, start + _STEP)
+            yield _part(listing, DIGEST_BYTES * start, DIGEST_BYTES * stop).reshape(-1, DIGEST_BYTES)
         return
     at = COUNT_BYTES * count
     for start in range(0, count, _STEP):
-        numbers = data[COUNT_BYTES * start : COUNT_BYTES * min(count, start + _STEP)].view("<u4")
+        numbers = _part(listing, COUNT_BYTES * start, COUNT_BYTES * min(count, start + _STEP)).view("<u4")
         offsets = np.zeros(len(numbers) + 1, np.int64)
         np.cumsum(numbers.astype(np.int64) * KEY_BYTES, out=offsets[1:])
-        yield hash_spans(Spans(data[at : at + int(offsets[-1])], offsets))
+        yield hash_spans(Spans(_part(listing, at, at + int(offsets[-1])), offsets))
         at += int(offsets[-1])
 
 
@@ -174,8 +188,9 @@ def _key_blocks(count: int, gram: bool, listing: Any) -> Iterator[NDArray[np.uin
     if not gram:
         yield from (keys_of(block) for block in _digest_blocks(count, gram, listing))
         return
-    keys = np.frombuffer(listing, np.uint8)[COUNT_BYTES * count :].view(">u8")
-    yield from (keys[start : start + 4 * _STEP].astype(np.uint64) for start in range(0, len(keys), 4 * _STEP))
+    step = 4 * KEY_BYTES * _STEP
+    for start in range(COUNT_BYTES * count, len(listing), step):
+        yield _part(listing, start, min(len(listing), start + step)).view(">u8").astype(np.uint64)
 
 
 def _roots_with_arrays(count: int, gram: bool, listing: Any) -> Roots:

@@ -4,8 +4,9 @@ Spec: `specs/commitments.md`, "Dataset commitment". On disk a commitment `C.json
 (32 bytes per record, in order) or, for gram views, `C.keys`. The listing stays with the data's owner; that of an
 exclusion or inclusion set is published.
 
-Memory does not grow with the data: each process holds a batch (`pot.data.digest`), the set tree sorts at most 2^25 keys
-at a time. Finished shards are kept in a work folder, so that a commitment that was interrupted goes on where it was.
+Memory does not grow with the data: at most 1.5 GB for the two roots of 10^9 records (`make bench-data`), and in each
+process a batch (`pot.data.digest`). Finished shards are kept in a work folder, so that a commitment that was
+interrupted goes on where it was.
 
 Shows / does not show: see `pot.commitments.dataset`.
 """
