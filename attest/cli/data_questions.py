@@ -13,10 +13,13 @@ import typer
 
 from attest.cli.outputs import check_outputs, commitment_files
 from attest.cli.terminal import progress_bar, say, show
+from pot.errors import UsageError
 
 if TYPE_CHECKING:
+    from pot.commitments.dataset import DatasetCommitment
     from pot.commitments.hiding import HidingKey
     from pot.data.commit import Committed
+    from pot.data.query import MembershipAnswer
     from pot.data.readers import Record
 
 __all__ = ["COMMANDS"]
@@ -167,47 +170,19 @@ def query(
     pot data query train.portrait --record song.txt
     """
     from attest.cli.data import load_key
-    from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-    from pot.commitments.dataset import DatasetCommitment
-    from pot.commitments.hiding import check_key
-    from pot.data.commit import load_committed
-    from pot.data.query import MembershipAnswer, check_answer, digest_of
-    from pot.data.query import answer as answer_for
-    from pot.errors import UsageError
+    from pot.canonical import write_file
 
     if out is not None:
         others = [path for path in (record, answer, key_file) if path is not None]
         asked_files = [file for path in (target, commitment) if path is not None for file in commitment_files(path)]
         check_outputs([out], reads=[*others, *asked_files])
-    if answer is not None and commitment is None:
-        commitment = target if _portrait(target) is None else None
-    portrait, key = _portrait(target), load_key(key_file)
+    key, portrait = load_key(key_file), _portrait(target)
     if portrait is not None:
-        check_key(portrait.header.hiding, key, str(target))
-        told, maybe = _ask_portrait(portrait, record, key)
-        if not maybe or commitment is None:
-            show(as_json, {"answer": "maybe" if maybe else "no"}, [told])
-            if maybe:
-                say(f"pot: {_next_step(portrait.header.view)}")
-            raise typer.Exit(3 if maybe else 1)
-        say(f"the portrait says {told}")
-    source = target if portrait is None or commitment is None else commitment
-    if answer is not None:
-        asked = DatasetCommitment.from_bytes(read_file(source, limit=MAX_DOCUMENT_BYTES), what=str(source))
-        found = MembershipAnswer.from_bytes(read_file(answer, limit=MAX_DOCUMENT_BYTES), what=str(answer))
-    else:
-        with progress_bar("reading commitment"):
-            committed = load_committed(source)
-        asked = committed.commitment
+        _ask_portrait(portrait, target, record, key, settled=commitment is not None, as_json=as_json)
+    source = target if commitment is None else commitment
+    asked, found = _answered(source, record, key, answer)
     if portrait is not None and portrait.header.commitment_sha256 != asked.sha256():
         raise UsageError(f"{source}: not the commitment that the portrait {target} was made from")
-    check_key(asked.hiding, key, str(source))
-    digest = digest_of(_one(record, asked.view), asked.view, key)
-    if answer is None:
-        found = answer_for(committed, digest)
-    elif found.record_blake3 != digest.hex():
-        raise UsageError(f"{answer}: is about another record, {found.record_blake3}")
-    check_answer(asked, found)
     if out is not None:
         write_file(out, found.to_bytes())
     if found.member:
@@ -217,6 +192,35 @@ def query(
     show(as_json, json.loads(found.to_bytes()), [text])
     if not found.member:
         raise typer.Exit(1)
+
+
+def _answered(
+    source: Path, record: Path, key: HidingKey | None, answer: Path | None
+) -> tuple[DatasetCommitment, MembershipAnswer]:
+    """The commitment, and the answer for a record: made from its listing, or read and checked."""
+    from pot.canonical import MAX_DOCUMENT_BYTES, read_file
+    from pot.commitments.dataset import DatasetCommitment
+    from pot.commitments.hiding import check_key
+    from pot.data.commit import load_committed
+    from pot.data.query import MembershipAnswer, check_answer, digest_of
+    from pot.data.query import answer as answer_for
+
+    if answer is None:
+        with progress_bar("reading commitment"):
+            committed = load_committed(source)
+        asked = committed.commitment
+    else:
+        asked = DatasetCommitment.from_bytes(read_file(source, limit=MAX_DOCUMENT_BYTES), what=str(source))
+    check_key(asked.hiding, key, str(source))
+    digest = digest_of(_one(record, asked.view), asked.view, key)
+    if answer is None:
+        found = answer_for(committed, digest)
+    else:
+        found = MembershipAnswer.from_bytes(read_file(answer, limit=MAX_DOCUMENT_BYTES), what=str(answer))
+        if found.record_blake3 != digest.hex():
+            raise UsageError(f"{answer}: is about another record, {found.record_blake3}")
+    check_answer(asked, found)
+    return asked, found
 
 
 def _one(path: Path, view: str) -> Record:
@@ -240,16 +244,27 @@ def _portrait(path: Path) -> Any:
     return Portrait.from_bytes(read_file(path, limit=MAX_PORTRAIT_BYTES), what=str(path))
 
 
-def _ask_portrait(portrait: Any, record: Path, key: HidingKey | None) -> tuple[str, bool]:
-    """What the portrait says about a record, and whether that is maybe."""
+def _ask_portrait(
+    portrait: Any, path: Path, record: Path, key: HidingKey | None, *, settled: bool, as_json: bool
+) -> None:
+    """Say what the portrait says about a record; ends the command, unless that is maybe and can be `settled`."""
+    from pot.commitments.hiding import check_key
     from pot.data.query import keys_for
 
+    check_key(portrait.header.hiding, key, str(path))
     view = portrait.header.view
     keys = keys_for(_one(record, view), view, key)
     hits = sum(portrait.may_contain(item) for item in keys)
-    if not hits:
-        return f"no: none of the record's {len(keys)} keys is in the portrait's set", False
-    return f"maybe: {hits} of the record's {len(keys)} keys may be in the set", True
+    told = f"no: none of the record's {len(keys)} keys is in the portrait's set"
+    if hits:
+        told = f"maybe: {hits} of the record's {len(keys)} keys may be in the set"
+        if settled:
+            say(f"the portrait says {told}")
+            return
+    show(as_json, {"answer": "maybe" if hits else "no"}, [told])
+    if hits:
+        say(f"pot: {_next_step(view)}")
+    raise typer.Exit(3 if hits else 1)
 
 
 def _next_step(view: str) -> str:
