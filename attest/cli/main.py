@@ -156,6 +156,8 @@ def _dispatch(arguments: list[str]) -> int:
         else:
             _complain(f"{error.format_message().rstrip('.')}; see '{path} --help'")
         return _USAGE
+    if result == _INTERRUPTED:  # what typer makes of it, without a word
+        raise KeyboardInterrupt
     return result if type(result) is int else 0  # not standalone: `typer.Exit(n)` comes back as the number n
 
 

@@ -148,3 +148,22 @@ def test_no_record_at_all_is_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.jsonl").write_bytes(b"")
     with pytest.raises(PotError, match="holds no record"):
         commit([tmp_path / "empty.jsonl"], "text/1")
+
+
+def test_an_interruption_says_that_the_same_command_goes_on(tmp_path: Path) -> None:
+    data, work = write_shards(tmp_path / "data", shards=8, records=20_000), tmp_path / "C.json.work"
+    words = [POT, "data", "commit", str(data), "--view", "text/1", "--out", str(tmp_path / "C.json")]
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not list(work.glob("*.json")):
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline, "no shard was finished in a minute"
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    told, complaint = process.communicate(timeout=60)
+    assert (process.returncode, told) == (130, "")
+    assert complaint == "pot: interrupted; the same command goes on from what was finished, where it keeps that\n"
+    assert not (tmp_path / "C.json").exists()
