@@ -102,6 +102,7 @@ def server(policy_file: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     process = subprocess.Popen(
         [POT, "serve", "--policy", str(policy_file), "--port", "0", "--max-bytes", str(MAX_BYTES)],
         stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(temporary)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a background shell ignores it
     )  # fmt: skip
     try:
         assert process.stderr is not None
