@@ -178,7 +178,7 @@ def portrait(count: int) -> list[Row]:
     keys, strangers = distinct(keys_in_memory(count)), keys_in_memory(1_000_000, seed=1)
     tree = SetTree.of_keys(keys)
     fields = SimpleNamespace(count=str(tree.count), depth=str(tree.depth), root_blake3=tree.root.hex())
-    commitment: Any = SimpleNamespace(sha256=lambda: "0" * 64, view="text/1", set=fields)
+    commitment: Any = SimpleNamespace(sha256=lambda: "0" * 64, view="text/1", set=fields, hiding=None)
     make_seconds, made = timed(lambda: make_portrait(commitment, keys, RATE))
     data = made.to_bytes()
     read_seconds, read = timed(lambda: Portrait.from_bytes(data))
