@@ -159,10 +159,12 @@ def inclusion_claim(draft: Draft, path: Path, commitments: Sequence[Path], preco
 
 def _set(draft: Draft, sha256: str, places: Sequence[Path]) -> tuple[str, str, str]:
     """Name, commitment and listing of X or Y; the listing lies beside the commitment."""
+    from pot.data.commit import listing_path
+
     found = find_commitment(sha256, places)
     document = read_file(found, limit=MAX_COMMITMENT_BYTES)
     commitment = DatasetCommitment.from_bytes(document, what=str(found))
-    path = found.with_name(found.name.removesuffix(".json") + commitment.listing_suffix)
+    path = listing_path(found, commitment)
     listing = read_file(path, limit=MAX_DIGESTS_BYTES)
     try:
         check_length(int(commitment.records.count), commitment.gram, listing)

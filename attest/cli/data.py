@@ -111,7 +111,7 @@ def commit(
 
     pot data commit books/ --view winnow50/1 --out x.json --as-exclusion
     """
-    from pot.commitments.dataset import GRAM_VIEWS, Role
+    from pot.commitments.dataset import Role, listing_suffix
     from pot.data.commit import commit as commit_data
     from pot.data.commit import listing_path, write_committed
     from pot.errors import UsageError
@@ -121,7 +121,7 @@ def commit(
     role: Role = "exclusion" if as_exclusion else "inclusion" if as_inclusion else "training"
     reads = [*paths, *([key_file] if key_file else [])]
     check_outputs([out], reads=reads)
-    listing = out.with_name(out.name.removesuffix(".json") + (".keys" if view in GRAM_VIEWS else ".digests"))
+    listing = out.with_name(out.name.removesuffix(".json") + listing_suffix(view))
     check_outputs([listing], reads=reads)
     _check_place(out, listing, paths)
     work = out.with_name(f"{out.name}.work")

@@ -21,7 +21,7 @@ from pot.audit.challenge import Challenge, check_challenge
 from pot.audit.replay import Outcome, PointsOutcome, Replay, Replayer
 from pot.audit.sandbox import Isolation, Limits
 from pot.canonical import MAX_DOCUMENT_BYTES, Count, Document, Hex32, read_file
-from pot.commitments.dataset import NEEDS, DatasetCommitment
+from pot.commitments.dataset import DatasetCommitment
 from pot.errors import MissingExtra, PotError, Refused
 from pot.recording.begin import COMMITMENTS_FOLDER, PRECOMMIT_FILE
 from pot.recording.chain import ChainResult, check_chain
@@ -164,8 +164,7 @@ def _datasets(
     run_dir: Path, precommit: Precommit, replayer: Replayer, progress: Progress | None
 ) -> tuple[list[str], list[str]]:
     """Ids of the commitments whose both roots the auditor's own files give, and of those whose roots they do not."""
-    from pot.data.commit import commit
-    from pot.data.readers import plain_for
+    from pot.data.commit import commit, how_read
 
     same: list[str] = []
     differ: list[str] = []
@@ -178,18 +177,8 @@ def _datasets(
         document = _document(run_dir, item.name, item.commitment_sha256)
         if not paths or len(paths) != len(files) or document is None or document.hiding is not None:
             continue  # not recomputed (hidden ones need their key: pot audit data): neither the same nor different
-        reading = document.reading
-        fields = {str(name): source for name, source in (reading.fields or {}).items()} if reading is not None else {}
-        lenient = reading is not None and (reading.skipped is not None or reading.cut is not None)
         try:
-            found = commit(
-                paths,
-                item.view,
-                "training",
-                container=plain_for(document.container, NEEDS.get(item.view, "object")),
-                fields=fields,
-                on_error="skip" if lenient else "stop",
-            ).commitment
+            found = commit(paths, item.view, "training", **how_read(document)).commitment
         except MissingExtra:
             raise  # this machine lacks a reader: that says nothing about the data
         except PotError:  # the committed files do not read as records of the committed view

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from pot.canonical import Count, Document, Hex32, read_file
-from pot.commitments.dataset import NEEDS, DatasetCommitment, Reading, check_digests
+from pot.commitments.dataset import DatasetCommitment, Reading, check_digests
 from pot.commitments.merkle_verify import ProofRefused
 from pot.errors import EnvironmentFailure, Refused, UsageError
 
@@ -105,27 +105,15 @@ def audit_data(
     commitment), `Malformed` (files that do not read), `Refused`, `EnvironmentFailure`, `MissingExtra`.
     """
     from pot.commitments.hiding import check_key
-    from pot.data.commit import commit
-    from pot.data.readers import plain_for
+    from pot.data.commit import commit, how_read
 
     check_key(commitment.hiding, key, "the commitment")
     for composition in compositions:
         if composition.commitment_sha256 != commitment.sha256():
             raise UsageError(f"composition {composition.sha256()} is of another commitment than {commitment.sha256()}")
-    reading = commitment.reading
-    if reading is not None and reading.source == "dataset":
+    if commitment.reading is not None and commitment.reading.source == "dataset":
         raise UsageError("the commitment is to a program's own data set, not to files; audit it with --digests")
-    lenient = reading is not None and (reading.skipped is not None or reading.cut is not None)
-    found = commit(
-        paths,
-        commitment.view,
-        commitment.role,
-        workers,
-        container=plain_for(commitment.container, NEEDS.get(commitment.view, "object")),
-        fields={str(name): source for name, source in (reading.fields or {}).items()} if reading is not None else {},
-        on_error="skip" if lenient else "stop",
-        key=key,
-    ).commitment
+    found = commit(paths, commitment.view, commitment.role, workers, key=key, **how_read(commitment)).commitment
     problem = _difference(commitment, found)
     if problem is not None:
         return _result(commitment, "data", found.records.count, problem)

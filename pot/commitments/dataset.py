@@ -36,6 +36,7 @@ __all__ = [
     "Shard",
     "check_digests",
     "commit_digests",
+    "listing_suffix",
     "split_digests",
     "usual_container",
 ]
@@ -150,8 +151,8 @@ class DatasetCommitment(Document):
 
     @property
     def listing_suffix(self) -> str:
-        """The ending of the listing's file: ".keys" for gram views, ".digests" for all others."""
-        return ".keys" if self.gram else ".digests"
+        """The ending of the listing's file."""
+        return listing_suffix(self.view)
 
     @model_validator(mode="after")
     def _counts_agree(self) -> Self:
@@ -172,6 +173,11 @@ class DatasetCommitment(Document):
         if self.reading is not None and self.reading == Reading():
             raise ValueError("reading: says nothing; leave it out")
         return self
+
+
+def listing_suffix(view: str) -> str:
+    """The ending of a listing's file under a view: ".keys" for gram views, ".digests" for all others."""
+    return ".keys" if view in GRAM_VIEWS else ".digests"
 
 
 def usual_container(names: Sequence[str]) -> str:

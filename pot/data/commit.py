@@ -19,12 +19,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypedDict
 
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
 from pot.commitments.batch import load_kernel as load_hashing
 from pot.commitments.dataset import (
     GRAM_VIEWS,
+    NEEDS,
     DatasetCommitment,
     Reading,
     Role,
@@ -47,7 +48,17 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["Committed", "Progress", "commit", "commit_records", "listing_path", "load_committed", "write_committed"]
+__all__ = [
+    "Committed",
+    "HowRead",
+    "Progress",
+    "commit",
+    "commit_records",
+    "how_read",
+    "listing_path",
+    "load_committed",
+    "write_committed",
+]
 
 Progress = Callable[[int, int], None]
 """Called with (bytes read, bytes in all files)."""
@@ -156,6 +167,25 @@ def commit_records(
     reading = Reading.model_validate({"source": "dataset", **({"fields": names} if names else {})})
     document = commit_digests(role, view, listing, view_bytes, [], count=records, reading=reading, hiding=hiding)
     return Committed(document, listing)
+
+
+class HowRead(TypedDict):
+    """What `commit` and `open_shard` have to be told to read again what a commitment was made from."""
+
+    container: str
+    fields: dict[str, str]
+    on_error: str
+
+
+def how_read(commitment: DatasetCommitment) -> HowRead:
+    """How a commitment says that its shards were read, whatever somebody's copies of them are called."""
+    reading = commitment.reading or Reading()
+    lenient = reading.skipped is not None or reading.cut is not None
+    return {
+        "container": plain_for(commitment.container, NEEDS.get(commitment.view, "object")),
+        "fields": {str(name): source for name, source in (reading.fields or {}).items()},
+        "on_error": "skip" if lenient else "stop",
+    }
 
 
 def listing_path(path: Path, commitment: DatasetCommitment) -> Path:

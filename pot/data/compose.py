@@ -15,15 +15,16 @@ from typing import Any, Final
 import numpy as np
 
 from pot.canonical import MAX_INTEGER
-from pot.commitments.dataset import DatasetCommitment, Reading
+from pot.commitments.dataset import DatasetCommitment
 from pot.commitments.hashing import DIGEST_BYTES
 from pot.commitments.hiding import HidingKey, check_key
 from pot.commitments.merkle import ordered_root
 from pot.commitments.spans import Spans
+from pot.data.commit import how_read
 from pot.data.composition import compose, label_of
 from pot.data.composition_verify import Composition
 from pot.data.digest import content_of, digest_batches
-from pot.data.readers import COLUMNAR, Record, ShardReader, open_shard, plain_for, shard_files
+from pot.data.readers import COLUMNAR, Record, ShardReader, open_shard, shard_files
 from pot.data.views import View, view_named
 from pot.errors import Malformed, Refused, UsageError
 
@@ -50,10 +51,8 @@ def compose_paths(
     view = view_named(commitment.view)
     if view.gram:
         raise UsageError(f"view {view.name} has many keys a record; compose the commitment of the records themselves")
-    reading = commitment.reading if commitment.reading is not None else Reading()
-    fields = {str(name): source for name, source in (reading.fields or {}).items()}
-    on_error = "stop" if reading.skipped is None and reading.cut is None else "skip"
-    stored = plain_for(commitment.container, view.needs)
+    how = how_read(commitment)
+    stored, fields, on_error = how["container"], how["fields"], how["on_error"]
     wanted = [*by, *([tokens_of] if tokens_of is not None else [])]
     digests: list[bytes] = []
     lengths: list[int] = []

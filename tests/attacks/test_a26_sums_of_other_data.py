@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from simulated_data import add_composition, claim_of, data_audit
-from simulated_release import Simulation, commitment_of, data_files, failed, unchecked
+from simulated_data import add_composition, add_dataset, claim_of, data_audit
+from simulated_release import Simulation, commitment_of, failed, unchecked
 
 from attest.verdict import requirements
 from pot.commitments.sumtree_verify import Sums, root_of
@@ -141,27 +141,9 @@ def test_a_second_composition_does_not_outvote_the_first() -> None:
 def test_a_dataset_without_composition_is_named() -> None:
     simulation = Simulation()
     add_composition(simulation, only=ALLOWED)
-    second, _ = commitment_of("training", [f"second {number}" for number in range(16)])
-    entry = {
-        "name": "second",
-        "commitment_sha256": second.sha256(),
-        "view": second.view,
-        "records": second.records.count,
-        "records_root_blake3": second.records.root_blake3,
-        "set_root_blake3": second.set.root_blake3,
-    }
-
-    def more_data(precommit: dict[str, Any]) -> None:
-        simulation.put(second.to_bytes())
-        precommit["data"].append(entry)
-        precommit["program"]["data_files"] += data_files("second", second)
-
+    second = add_dataset(simulation, as_input=True)
     simulation.data_auditors.append(lambda name: [data_audit(second)] if name == "child" else [])
-
-    def say_so(predicate: dict[str, Any]) -> None:
-        predicate["inputs"]["datasets"].append({"name": "second", "commitment_sha256": second.sha256()})
-
-    report = simulation.bend("child.precommit", more_data).bend("child.predicate", say_so).verify()
+    report = simulation.verify()
     result = next(item for item in report.policy.requirements if item.claim == "data-composition")  # type: ignore[union-attr]
     assert result.status == "not_checked"
     assert "for dataset second" in result.detail

@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from simulated_data import claim_of, data_audit, in_view, names_of, pin_of, see_through
-from simulated_release import Simulation, commitment_of, data_files, failed, shard_of, unchecked
+from simulated_data import add_dataset, claim_of, data_audit, in_view, names_of, pin_of, see_through
+from simulated_release import Simulation, data_files, failed, shard_of, unchecked
 
 from attest.verdict import data_ties, exclusion, requirements, sets
 from attest.verdict.report import ExclusionSet
@@ -225,24 +225,8 @@ def test_a_second_dataset_without_a_proof_is_denied() -> None:
     """Another view of one dataset, and silence about the other."""
     simulation = Simulation()
     see_through(simulation)
-    second, _ = commitment_of("training", [f"second {number}" for number in range(16)])
-    entry = {
-        "name": "second",
-        "commitment_sha256": second.sha256(),
-        "view": second.view,
-        "records": second.records.count,
-        "records_root_blake3": second.records.root_blake3,
-        "set_root_blake3": second.set.root_blake3,
-    }
-
-    def more_data(precommit: dict[str, Any]) -> None:
-        simulation.put(second.to_bytes())
-        precommit["data"].append(entry)
-
-    def say_so(predicate: dict[str, Any]) -> None:
-        predicate["inputs"]["datasets"].append({"name": "second", "commitment_sha256": second.sha256()})
-
-    report = simulation.bend("child.precommit", more_data).bend("child.predicate", say_so).verify()
+    add_dataset(simulation)
+    report = simulation.verify()
     assert report.verdict == "DENY"
     assert "exclusion-training" in failed(report)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulated_data import add_dataset
 from simulated_release import Simulation, commitment_of, exclusion_file, failed, unchecked
 
 
@@ -88,24 +89,8 @@ def test_another_view_is_denied() -> None:
 def test_a_dataset_that_is_not_proven_against_is_denied() -> None:
     """A second pre-committed dataset, which the exclusion passes over in silence."""
     simulation = Simulation()
-    second, _ = commitment_of("training", [f"second {number}" for number in range(16)])
-    entry = {
-        "name": "second",
-        "commitment_sha256": second.sha256(),
-        "view": second.view,
-        "records": second.records.count,
-        "records_root_blake3": second.records.root_blake3,
-        "set_root_blake3": second.set.root_blake3,
-    }
-
-    def more_data(precommit: dict[str, Any]) -> None:
-        simulation.put(second.to_bytes())
-        precommit["data"].append(entry)
-
-    def say_so(predicate: dict[str, Any]) -> None:
-        predicate["inputs"]["datasets"].append({"name": "second", "commitment_sha256": second.sha256()})
-
-    report = simulation.bend("child.precommit", more_data).bend("child.predicate", say_so).verify()
+    add_dataset(simulation)
+    report = simulation.verify()
     assert report.verdict == "DENY"
     assert "exclusion-training" in failed(report)
 

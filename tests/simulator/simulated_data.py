@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from simulated_release import Simulation, commitment_of, shard_of
+from simulated_release import Simulation, commitment_of, data_files, shard_of
 
 from attest.verdict.report import ClaimReport, Report
 from pot.commitments.dataset import DatasetCommitment, Reading, Role, Shard, commit_digests
@@ -117,6 +117,31 @@ def pin_of(commitment: DatasetCommitment) -> dict[str, Any]:
     """What a policy says of a set."""
     records = commitment.records
     return {"view": commitment.view, "records": records.count, "root_blake3": records.root_blake3}
+
+
+def add_dataset(simulation: Simulation, *, as_input: bool = False) -> DatasetCommitment:
+    """A second dataset of the child, pre-committed and among its inputs. `as_input`: also a file of the program."""
+    second, _ = commitment_of("training", [f"second {number}" for number in range(16)])
+    entry = {
+        "name": "second",
+        "commitment_sha256": second.sha256(),
+        "view": second.view,
+        "records": second.records.count,
+        "records_root_blake3": second.records.root_blake3,
+        "set_root_blake3": second.set.root_blake3,
+    }
+
+    def more_data(precommit: dict[str, Any]) -> None:
+        simulation.put(second.to_bytes())
+        precommit["data"].append(entry)
+        if as_input:
+            precommit["program"]["data_files"] += data_files("second", second)
+
+    def say_so(predicate: dict[str, Any]) -> None:
+        predicate["inputs"]["datasets"].append({"name": "second", "commitment_sha256": second.sha256()})
+
+    simulation.bend("child.precommit", more_data).bend("child.predicate", say_so)
+    return second
 
 
 def data_audit(commitment: DatasetCommitment, source: str = "data", **changed: Any) -> dict[str, Any]:

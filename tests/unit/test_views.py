@@ -14,6 +14,7 @@ import pytest
 
 from attest.verdict.sentences import EXCLUSIONS
 from pot.commitments.dataset import GRAM_VIEWS
+from pot.commitments.dataset import NEEDS as NEEDS_OF
 from pot.commitments.spans import Spans
 from pot.data.readers import Record
 from pot.data.readers.record import NEEDS
@@ -277,6 +278,7 @@ def test_unknown_views_are_refused_with_the_known_ones(name: str) -> None:
 
 def test_every_view_says_what_it_is() -> None:
     assert {view.name for view in VIEWS.values() if view.gram} == GRAM_VIEWS
+    assert {name: view.needs for name, view in VIEWS.items()} == NEEDS_OF  # what verifiers know without the views
     assert [view.name for view in VIEWS.values() if view.packed] == ["winnow50-tokens/1"]
     for name, view in VIEWS.items():
         assert view_named(name) is view
