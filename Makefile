@@ -62,6 +62,9 @@ lock: $(STAMP)
 	CUSTOM_COMPILE_COMMAND="make lock" $(BIN)/pip-compile --quiet --generate-hashes --allow-unsafe --strip-extras \
 		--no-emit-index-url --no-emit-trusted-host --no-emit-find-links --no-emit-options \
 		--output-file requirements.lock requirements.in
+	@# torch and what its builds for accelerators bring are installed by themselves, see TORCH
+	awk '/^[a-z0-9]/ {drop = /^(torch|triton)==/ || /^(nvidia|cuda)-/} !drop' requirements.lock > requirements.lock.new
+	mv requirements.lock.new requirements.lock
 
 clean:
 	rm -rf build dist demo demo-[0-9]* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
