@@ -23,6 +23,7 @@ from pot.errors import LimitExceeded, Malformed
 __all__ = [
     "COMPONENTS",
     "DTYPE_BITS",
+    "FILELESS",
     "FIRST_STATE",
     "JSON_CONTEXT",
     "MAX_HEADER_BYTES",
@@ -39,7 +40,10 @@ __all__ = [
 TENSORS_CONTEXT: Final = "pot/tensors/v1"
 JSON_CONTEXT: Final = "pot/json/v1"
 STATE_CONTEXT: Final = "pot/state/v1"
-COMPONENTS: Final = frozenset({"cursor", "model", "optimizer", "rng", "scaler", "scheduler"})
+COMPONENTS: Final = frozenset({"cursor", "frozen", "model", "optimizer", "rng", "scaler", "scheduler"})
+FILELESS: Final = frozenset({"cursor", "frozen", "rng"})
+"""Components without a file of their own: `state.json` holds generators and cursor; the program makes `frozen`."""
+
 FIRST_STATE: Final = "0" * 64
 """What stands for the previous state's digest in the digest of step 0."""
 
@@ -77,12 +81,14 @@ class TensorEntry:
     data: bytes | bytearray | memoryview
 
 
-def tensors_digest(kind: str, entries: Iterable[TensorEntry]) -> str:
+def tensors_digest(kind: str, entries: Iterable[TensorEntry], *, threads: int = 1) -> str:
     """Digest (hex) of named tensors; `kind` names the component. Entries must ascend strictly by name.
+
+    `threads`: that may hash one large tensor at the same time; 0: every core. The digest is the same.
 
     Raises `Malformed` for an unknown dtype, names out of order or twice, or data that the shape does not explain.
     """
-    hasher = blake3(derive_key_context=TENSORS_CONTEXT)
+    hasher = blake3(derive_key_context=TENSORS_CONTEXT, max_threads=threads or blake3.AUTO)
     _update(hasher, kind.encode())
     previous: str | None = None
     for entry in entries:

@@ -22,7 +22,7 @@ from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.describe import NONCE_TIMEOUT, Options, describe
-from pot.recording.environment import refuse_unrepeatable
+from pot.recording.environment import refuse_unrepeatable, replay_obstacles
 from pot.recording.journal import RunLock, sync_folder
 from pot.recording.precommit import (
     MAX_PRECOMMIT_BYTES,
@@ -87,6 +87,11 @@ def begin(
     code: Sequence[str | Path] = (),
     parent: Parent | None = None,
     secret_sha256: str | None = None,
+    mode: Literal["segment", "step"] = "segment",
+    state_every: int | None = None,
+    accumulate: int = 1,
+    stream: bool = False,
+    strict: bool = False,
 ) -> Begun:
     """Begin or resume the run in `run_dir`: write the pre-commitment, obtain the nonce, derive the seed.
 
@@ -96,6 +101,12 @@ def begin(
     `nonce_timeout` seconds for `nonce.json` in the run directory), or 64 hex digits. `inputs`: files that the program
     reads (data, a parent's weights). `code`: files of code that are not imported yet.
 
+    A root (the digest of the whole state) is taken every `checkpoint_every` steps, with `mode` "step" after every step;
+    state files are written every `state_every` steps (default: with every root that was asked for, else 100), and are
+    what replays start from. `accumulate`: micro-batches of `batch_size` records in one optimizer step. `stream`: the
+    loader is iterable, so batches are recorded as they come and no seed fixes them. `strict`: refuse to begin where
+    something is found that will not replay elsewhere; otherwise it is said on standard error.
+
     Python's and NumPy's global generators are seeded from the run's seed; PyTorch's is left to the program.
 
     Raises `UsageError` for contradictory arguments, `Refused` where the run exists with other content, is complete or
@@ -103,7 +114,7 @@ def begin(
     """
     options = Options(
         commitments, config, batch_size, steps, checkpoint_every, semantics, nonce, nonce_timeout, inputs, code, parent,
-        secret_sha256,
+        secret_sha256, mode, state_every, accumulate, stream, strict,
     )  # fmt: skip
     begun = prepare(run_dir, options)
     import random
@@ -129,13 +140,23 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
     lock = RunLock(folder)
     try:
         content, documents, reason = describe(options, config)
-        if reason is not None:
-            talk(f"this run can be recorded but not replayed: {reason}")
+        _look_ahead(reason, options.strict)
         precommit = _settle(folder, content, documents)
         return Begun(folder, precommit, _nonce(folder, precommit, options.nonce, options.nonce_timeout), lock)
     except BaseException:
         lock.release()
         raise
+
+
+def _look_ahead(reason: str | None, strict: bool) -> None:
+    """Say what will not replay, or refuse to begin because of it."""
+    obstacles = replay_obstacles()
+    if strict and (reason is not None or obstacles):
+        raise Refused(f"begin(strict=True): this run would not replay: {reason or obstacles[0]}")
+    if reason is not None:
+        talk(f"this run can be recorded but not replayed: {reason}")
+    for obstacle in obstacles:
+        talk(f"a replay may come out differently: {obstacle}")
 
 
 def talk(sentence: str) -> None:

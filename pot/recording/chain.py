@@ -9,28 +9,31 @@ Does not show: that the states are what these steps give; replays and step proof
 
 from __future__ import annotations
 
+import operator
 from bisect import bisect_left
 from dataclasses import dataclass, field
 from typing import Final
 
-from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import COMPONENTS, json_digest, state_digest
-from pot.recording.precommit import Precommit, total_records
+from pot.errors import LimitExceeded
+from pot.recording.expected import MAX_POSITIONS, FixedOrder, StreamOrder, expected_order
+from pot.recording.precommit import Precommit, files_due
 from pot.recording.state import checkpoint_files
 from pot.recording.transcript import (
     ZERO_DIGEST,
     CheckpointEvent,
     EndEvent,
+    Event,
+    GapEvent,
     ResumeEvent,
     StartEvent,
     StepEvent,
     Transcript,
-    batch_digest,
     previous_digest,
 )
 
-__all__ = ["PROBLEMS", "REQUIRED_COMPONENTS", "ChainResult", "Fork", "Problem", "Segment", "check_chain",
+__all__ = ["PROBLEMS", "REQUIRED_COMPONENTS", "ChainResult", "Fork", "Gap", "Problem", "Segment", "check_chain",
            "cursor_value"]  # fmt: skip
 
 REQUIRED_COMPONENTS: Final = frozenset({"model", "rng", "cursor"})
@@ -42,13 +45,15 @@ PROBLEMS: Final[dict[str, str]] = {
     "start": "the first line is not the start of this pre-commitment's run, or a second start follows",
     "step-order": "a step does not follow the one before it, or lies beyond the planned steps",
     "batch": "a step's batch is not the one that seed and order give",
+    "limit": "checking the batches would take more positions of the order than this reader computes",
     "points": "a step does not begin at the point where the one before it ended",
     "cadence": "a checkpoint is missing, repeated, or at a step that the pre-commitment does not name",
-    "components": "a checkpoint lacks a component, has an unknown one, or a cursor of another step",
-    "files": "a checkpoint lists other files than those of its components",
+    "components": "a checkpoint lacks a component, has an unknown one, a cursor of another step, or others frozen",
+    "files": "a checkpoint lists other files than those of its components, or a root only lists some",
+    "gap": "a gap where no files can be missing, or not directly before the checkpoint that lacks them",
     "state": "a state digest does not follow from its components, step, config and previous state",
-    "resume": "a resumption names a line that is not a checkpoint of this run at that step",
-    "abandoned": "a step that was repeated after an interruption did not come out the same",
+    "resume": "a resumption names a line that is not a checkpoint with files of this run at that step",
+    "abandoned": "a step or state that was repeated after an interruption did not come out the same",
     "end": "the end is not the last checkpoint after all planned steps, or lines follow it",
     "unfinished": "the transcript has no end",
 }
@@ -75,8 +80,20 @@ class Fork:
 
 
 @dataclass(frozen=True)
+class Gap:
+    """The files of the checkpoint of `step` are missing, as line `index` says, for this reason."""
+
+    index: int
+    step: int
+    reason: str
+
+
+@dataclass(frozen=True)
 class Segment:
-    """The steps `first`..`last` between two neighbouring checkpoints; `index` counts from 1."""
+    """The steps `first`..`last` between two neighbouring checkpoints that have files; `index` counts from 1.
+
+    `roots`: the checkpoints inside, which have none.
+    """
 
     index: int
     first: int
@@ -84,6 +101,7 @@ class Segment:
     start_state: CheckpointEvent
     end_state: CheckpointEvent
     steps: tuple[StepEvent, ...] = field(repr=False)
+    roots: tuple[CheckpointEvent, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -97,6 +115,7 @@ class ChainResult:
     problems: tuple[Problem, ...]
     initial: CheckpointEvent | None
     end: EndEvent | None
+    gaps: tuple[Gap, ...] = ()
 
 
 def cursor_value(step: int, epoch: int, position: int) -> dict[str, str]:
@@ -104,11 +123,12 @@ def cursor_value(step: int, epoch: int, position: int) -> dict[str, str]:
     return {"epoch": str(epoch), "position": str(position), "step": str(step)}
 
 
-def check_chain(transcript: Transcript, precommit: Precommit) -> ChainResult:
-    """Walk the events once and collect every problem (the first hundred). Never raises for what the events say."""
-    import numpy  # noqa: F401  # with it loaded, batches of large data are computed by whole arrays
+def check_chain(transcript: Transcript, precommit: Precommit, limit: int = MAX_POSITIONS) -> ChainResult:
+    """Walk the events once and collect every problem (the first hundred). Never raises for what the events say.
 
-    walk = _Walk(precommit)
+    `limit`: positions of the order to compute; a run that needs more has the problem `limit`.
+    """
+    walk = _Walk(precommit, limit)
     if transcript.torn_bytes:
         walk.problem("torn", f"{transcript.torn_bytes} bytes of a last line without newline")
     previous = ZERO_DIGEST
@@ -126,55 +146,67 @@ def check_chain(transcript: Transcript, precommit: Precommit) -> ChainResult:
 
 
 class _Walk:
-    def __init__(self, precommit: Precommit) -> None:
+    def __init__(self, precommit: Precommit, limit: int) -> None:
         self.precommit = precommit
         self.line = 0
         self.problems: list[Problem] = []
-        self._size = total_records(precommit)
-        self._batch = int(precommit.order.batch)
+        self._limit = limit
         self._planned = int(precommit.steps)
         self._every = int(precommit.checkpoint_every)
-        self._seed: bytes | None = None
+        self._order: FixedOrder | StreamOrder | None = None  # once the seed is known
+        # one wrong batch is enough, and a transcript of wrong digests is cheap to write and dear to check
+        self._checking = True
+        self._at = 0  # the step that the state stands after
+        self._since = False  # whether a step follows the latest checkpoint
+        self._last: StepEvent | None = None
         self._checkpoints: list[tuple[int, CheckpointEvent]] = []
+        self._kept: list[int] = []  # places in `_checkpoints` of those with files
         self._segments: list[Segment] = []
-        self._open: list[StepEvent] = []
+        self._open: list[StepEvent] = []  # steps after the latest checkpoint with files, and roots only
+        self._roots: list[CheckpointEvent] = []
         self._abandoned: dict[int, StepEvent] = {}
+        self._abandoned_roots: dict[int, CheckpointEvent] = {}
         self._dropped = 0
         self._forks: list[Fork] = []
+        self._gap: Gap | None = None  # the line before
+        self._gaps: list[Gap] = []
         self._end: EndEvent | None = None
 
     def problem(self, code: str, detail: str) -> None:
         if len(self.problems) < _MAX_PROBLEMS:
             self.problems.append(Problem(code, f"line {self.line}: {detail}"))
 
-    def take(self, event: object) -> None:
+    def take(self, event: Event) -> None:
         if self._end is not None:
             self.problem("end", "a line follows the end")
-        elif self.line == 0 and not isinstance(event, StartEvent):
+            return
+        if self.line == 0 and not isinstance(event, StartEvent):
             self.problem("start", "the first line is not a start event")
-        elif isinstance(event, StartEvent):
-            self._start(event)
+            return
+        if self._gap is not None and not isinstance(event, (CheckpointEvent, ResumeEvent)):
+            self.problem("gap", f"no checkpoint follows the gap of step {self._gap.step}")
+            self._gap = None
+        if isinstance(event, StepEvent):
+            self._step(event)
         elif isinstance(event, CheckpointEvent):
             self._checkpoint(event)
-        elif isinstance(event, StepEvent):
-            self._step(event)
+        elif isinstance(event, GapEvent):
+            self._gap_event(event)
         elif isinstance(event, ResumeEvent):
             self._resume(event)
         elif isinstance(event, EndEvent):
             self._finish(event)
+        else:
+            self._start(event)
 
     def result(self, events: int) -> ChainResult:
         if self._end is None:
-            self.problem("unfinished", f"the run stopped after step {self._at()} of {self._planned}")
+            self.problem("unfinished", f"the run stopped after step {self._at} of {self._planned}")
         initial = self._checkpoints[0][1] if self._checkpoints else None
         return ChainResult(
-            tuple(self._segments), events, tuple(self._forks), self._dropped, tuple(self.problems), initial, self._end
-        )
-
-    def _at(self) -> int:
-        if self._open:
-            return int(self._open[-1].step)
-        return int(self._checkpoints[-1][1].step) if self._checkpoints else 0
+            tuple(self._segments), events, tuple(self._forks), self._dropped, tuple(self.problems), initial, self._end,
+            tuple(self._gaps),
+        )  # fmt: skip
 
     def _start(self, event: StartEvent) -> None:  # 3. start
         if self.line != 0:
@@ -185,113 +217,157 @@ class _Walk:
             self.problem("start", f"pre-commitment expected {expected}, found {event.precommit_sha256}")
         if event.nonce_source != self.precommit.seed_source:
             self.problem("start", f"nonce from {self.precommit.seed_source} expected, found {event.nonce_source}")
-        self._seed = run_seed(expected, bytes.fromhex(event.nonce))
+        self._order = expected_order(self.precommit, run_seed(expected, bytes.fromhex(event.nonce)), self._limit)
 
     def _step(self, event: StepEvent) -> None:
-        number, expected = int(event.step), self._at() + 1
+        number, expected = int(event.step), self._at + 1
         if not self._checkpoints:
             self.problem("cadence", f"step {number} before the checkpoint of the initial state")
-        elif self._open and self._due(expected - 1):  # 5. cadence
-            self.problem("cadence", f"no checkpoint after step {expected - 1}")
+        elif self._since and self._due(self._at):  # 5. cadence
+            self.problem("cadence", f"no checkpoint after step {self._at}")
+        before = self._last
+        earlier = self._abandoned.get(number) if self._abandoned else None
+        same = earlier is not None and _content(earlier) == _content(event)
         if number != expected or number > self._planned:  # 4. steps
             self.problem("step-order", f"step {expected} of {self._planned} expected, found {number}")
-        elif self._seed is not None:
+        elif not same:  # a step that stands already was checked there
             self._check_batch(event, number)
-        before = self._open[-1] if self._open else self._last_step()
-        if before is not None and before.points and event.points and before.points.after != event.points.before:
+        if event.points and before is not None and before.points and before.points.after != event.points.before:
             self.problem("points", f"step {number} does not begin at the point where step {before.step} ended")
-        earlier = self._abandoned.get(number)
-        if earlier is not None and _content(earlier) != _content(event):  # 7. resumption
+        if earlier is not None and not same:  # 7. resumption
             self.problem("abandoned", f"step {number} differs from line {earlier.index}, which it repeats")
         self._open.append(event)
-
-    def _last_step(self) -> StepEvent | None:
-        return self._segments[-1].steps[-1] if self._segments and self._segments[-1].steps else None
+        self._last, self._at, self._since = event, number, True
 
     def _check_batch(self, event: StepEvent, number: int) -> None:
-        if any(problem.code == "batch" for problem in self.problems):
-            return  # one is enough, and a transcript of wrong digests is cheap to write and dear to check
-        epoch, position, records = batch_records(self._seed or b"", self._size, self._batch, number)
-        expected = (str(epoch), str(position), str(len(records)), batch_digest(records))
-        found = (event.epoch, event.position, event.records, event.batch_blake3)
-        if found != expected:
-            names = ("epoch", "position", "records", "batch_blake3")
-            which = next(name for name, a, b in zip(names, expected, found, strict=True) if a != b)
-            at = names.index(which)
-            self.problem("batch", f"step {number}: {which} expected {expected[at]}, found {found[at]}")
+        if self._order is None or not self._checking:
+            return
+        try:
+            different = self._order.differs(event, number, self._last)
+        except LimitExceeded as error:
+            self.problem("limit", f"step {number}: {error}")
+            self._checking = False
+            return
+        if different is not None:
+            self.problem("batch", f"step {number}: {different}")
+            self._checking = False
 
     def _due(self, step: int) -> bool:
         return step % self._every == 0 or step == self._planned
 
+    def _gap_event(self, event: GapEvent) -> None:
+        step, self._gap = int(event.step), None
+        due = step == self._at and self._since and self._due(step) and files_due(self.precommit, step)
+        if not due or step == self._planned:
+            self.problem("gap", f"a gap of step {step} after step {self._at}, where no files can be missing")
+        else:
+            self._gap = Gap(self.line, step, event.reason)
+
     def _checkpoint(self, event: CheckpointEvent) -> None:
-        number, expected = int(event.step), self._at()
-        repeated = bool(self._checkpoints) and not self._open
+        number, expected = int(event.step), self._at
+        repeated = bool(self._checkpoints) and not self._since
         if number != expected or not self._due(number) or repeated:  # 5. cadence
             self.problem("cadence", f"a checkpoint of step {number} after step {expected} with one every {self._every}")
-        previous = self._checkpoints[-1][1] if self._checkpoints else None
-        before = previous.state_blake3 if previous else ZERO_DIGEST
-        if event.previous_state_blake3 != before:  # 6. states
-            self.problem("state", f"previous state expected {before}, found {event.previous_state_blake3}")
+        previous = self._checkpoints[-1][1].state_blake3 if self._checkpoints else ZERO_DIGEST
+        if event.previous_state_blake3 != previous:  # 6. states
+            self.problem("state", f"previous state expected {previous}, found {event.previous_state_blake3}")
         if self._check_components(event, number):
             state = state_digest(event.components, number, self.precommit.config_blake3, event.previous_state_blake3)
             if event.state_blake3 != state:
                 self.problem("state", f"state of step {number} expected {state}, found {event.state_blake3}")
-        if previous is not None and not repeated:
-            steps = tuple(self._open)
-            self._segments.append(
-                Segment(len(self._segments) + 1, int(steps[0].step), int(steps[-1].step), previous, event, steps)
-            )
+        earlier = self._abandoned_roots.get(number) if self._abandoned_roots else None
+        if earlier is not None and earlier.components != event.components:  # 7. resumption
+            self.problem("abandoned", f"the state of step {number} differs from line {earlier.index}, which it repeats")
         self._checkpoints.append((self.line, event))
-        self._open = []
-        self._abandoned = {}
+        self._since = False
+        if event.files:
+            self._keep(event)
+        else:
+            self._roots.append(event)
+        if self._gap is not None:
+            self._gaps.append(self._gap)
+            self._gap = None
+
+    def _keep(self, event: CheckpointEvent) -> None:
+        """A checkpoint with files ends a segment and begins the next."""
+        if self._kept and self._open:
+            start, steps = self._checkpoints[self._kept[-1]][1], tuple(self._open)
+            first, last = int(steps[0].step), int(steps[-1].step)
+            self._segments.append(
+                Segment(len(self._segments) + 1, first, last, start, event, steps, tuple(self._roots))
+            )
+        self._kept.append(len(self._checkpoints) - 1)
+        self._open, self._roots = [], []
 
     def _check_components(self, event: CheckpointEvent, number: int) -> bool:
         """Whether a state digest can be computed at all."""
-        names = set(event.components)
+        names = event.components.keys()
         missing, unknown = sorted(REQUIRED_COMPONENTS - names), sorted(names - COMPONENTS)
         if missing or unknown:
             self.problem("components", f"missing: {', '.join(missing) or 'none'}; unknown: {len(unknown)}")
         first = self._checkpoints[0][1].components if self._checkpoints else event.components
-        if not missing and not unknown and names != set(first):
+        if not missing and not unknown and names != first.keys():
             self.problem("components", f"step {number} has other components than the first checkpoint")
         if missing or unknown or number > self._planned:
             return False
-        wanted, files = checkpoint_files(number, names), sorted(file.path for file in event.files)
-        own = len(files) == len(wanted) and all(path in paths for path, paths in zip(files, wanted, strict=True))
-        if not own and names == set(first):
-            self.problem("files", f"the files of step {number} are not {', '.join(min(paths) for paths in wanted)}")
-        if self._seed is None:
+        if event.components.get("frozen") != first.get("frozen"):
+            self.problem("components", f"the frozen parameters of step {number} are not those of the first checkpoint")
+        if names == first.keys():
+            self._check_files(event, number)
+        if self._order is None:
             return True
-        epoch, position = batch_records(self._seed, self._size, self._batch, number)[:2] if number else (0, 0)
-        cursor = json_digest("cursor", cursor_value(number, epoch, position))
+        epoch, position = self._order.cursor(number, self._last)
+        cursor = json_digest("cursor", {"epoch": epoch, "position": position, "step": str(number)})
         if event.components["cursor"] != cursor:
             self.problem("components", f"cursor of step {number} expected {cursor}, found {event.components['cursor']}")
         return True
 
+    def _check_files(self, event: CheckpointEvent, number: int) -> None:
+        if self._gap is not None:
+            if self._gap.step != number:
+                self.problem("gap", f"no checkpoint follows the gap of step {self._gap.step}")
+            elif event.files:
+                self.problem("gap", f"step {number} has the files that the line before calls missing")
+        elif not files_due(self.precommit, number):
+            if event.files:
+                self.problem("files", f"step {number} has files, but is to be a root only")
+        else:
+            wanted, files = checkpoint_files(number, event.components), sorted(file.path for file in event.files)
+            if len(files) != len(wanted) or not all(map(operator.contains, wanted, files)):
+                self.problem("files", f"the files of step {number} are not {', '.join(min(paths) for paths in wanted)}")
+
     def _resume(self, event: ResumeEvent) -> None:  # 7. resumption
         wanted, step = int(event.checkpoint_index), int(event.step)
+        self._gap = None  # the run was stopped between a gap and its checkpoint
         at = bisect_left(self._checkpoints, wanted, key=lambda item: item[0])  # a scan for each would be quadratic
-        place = at if at < len(self._checkpoints) and self._checkpoints[at][0] == wanted else None
-        if place is None or int(self._checkpoints[place][1].step) != step:
+        found = at < len(self._checkpoints) and self._checkpoints[at][0] == wanted
+        if not found or int(self._checkpoints[at][1].step) != step:
             self.problem("resume", f"line {wanted} is not a checkpoint of step {step} on this line of the run")
             return
-        if place != len(self._checkpoints) - 1:
-            self._forks.append(Fork(self.line, step, self._at()))
-            self._dropped += sum(len(segment.steps) for segment in self._segments[place:])
-            del self._checkpoints[place + 1 :], self._segments[place:]
-            self._abandoned = {}
+        if not self._checkpoints[at][1].files:
+            self.problem("resume", f"line {wanted} is a root only: there is no state to go on from")
+            return
+        kept = bisect_left(self._kept, at)
+        if kept != len(self._kept) - 1:
+            self._forks.append(Fork(self.line, step, self._at))
+            self._dropped += sum(len(segment.steps) for segment in self._segments[kept:])
+            del self._kept[kept + 1 :], self._segments[kept:]
+            self._abandoned, self._abandoned_roots = {}, {}
         else:
-            self._abandoned.update({int(step.step): step for step in self._open})
+            self._abandoned.update({int(item.step): item for item in self._open})
+            self._abandoned_roots.update({int(item.step): item for item in self._roots})
+        del self._checkpoints[at + 1 :]
+        while self._gaps and self._gaps[-1].step > step:
+            self._gaps.pop()
         self._dropped += len(self._open)
-        self._open = []
+        self._open, self._roots, self._at, self._since = [], [], step, False
+        self._last = self._segments[-1].steps[-1] if self._segments else None
 
     def _finish(self, event: EndEvent) -> None:  # 8. end
         last = self._checkpoints[-1][1] if self._checkpoints else None
         self._end = event
-        if last is None or self._open or int(event.step) != self._planned or event.step != last.step:
-            self.problem(
-                "end", f"the end names step {event.step}, of {self._planned} planned and {self._at()} recorded"
-            )
+        if last is None or self._since or int(event.step) != self._planned or event.step != last.step:
+            self.problem("end", f"the end names step {event.step}, of {self._planned} planned and {self._at} recorded")
         elif event.state_blake3 != last.state_blake3:
             self.problem("end", f"state expected {last.state_blake3}, found {event.state_blake3}")
         elif event.model_blake3 != last.components.get("model"):

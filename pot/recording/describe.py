@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["NONCE_TIMEOUT", "Options", "describe"]
 
 DEFAULT_CHECKPOINT_EVERY: Final = 50
+DEFAULT_STATE_EVERY: Final = 100
 NONCE_TIMEOUT: Final = 600.0
 
 
@@ -41,6 +42,11 @@ class Options:
     code: Sequence[str | Path] = ()
     parent: Parent | None = None
     secret_sha256: str | None = None
+    mode: Literal["segment", "step"] = "segment"
+    state_every: int | None = None
+    accumulate: int = 1
+    stream: bool = False
+    strict: bool = False
 
 
 def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Committed], str | None]:
@@ -49,7 +55,8 @@ def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], 
     """
     entries, documents, shards = _describe_data(options.commitments)
     total = sum(int(entry["records"]) for entry in entries)
-    batch = _whole("batch_size", options.batch_size, config, None)
+    micro = _whole("batch_size", options.batch_size, config, None)
+    batch = micro * _whole("accumulate", options.accumulate, {}, 1)
     epochs = config.get("epochs")
     implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
     environment = capture()
@@ -64,16 +71,34 @@ def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], 
         "program": program.model_dump(mode="json", exclude_none=True),
         "environment": environment,
         "environment_sha256": environment_sha256(environment),
-        "order": {"method": "feistel/1", "batch": str(batch), "drop_last": True},
+        "order": {"method": "stream/1" if options.stream else "feistel/1", "batch": str(batch), "drop_last": True},
         "steps": str(_whole("steps", options.steps, config, implied)),
-        "checkpoint_every": str(_whole("checkpoint_every", options.checkpoint_every, config, DEFAULT_CHECKPOINT_EVERY)),
+        **_cadence(options, config),
         "seed_source": "verifier" if options.nonce == "verifier" else "self",
     }
+    if micro != batch:
+        content["order"]["micro"] = str(micro)
     if options.parent is not None:
         content["parent"] = options.parent.model_dump(mode="json")
     if options.secret_sha256 is not None:
         content["secret_sha256"] = options.secret_sha256
     return content, documents, reason
+
+
+def _cadence(options: Options, config: Mapping[str, Any]) -> dict[str, str]:
+    """How often a root is taken, and how often files are written beside it."""
+    every = _whole("checkpoint_every", options.checkpoint_every, config, DEFAULT_CHECKPOINT_EVERY)
+    given = options.checkpoint_every is not None or "checkpoint_every" in config
+    wanted = options.state_every if options.state_every is not None else config.get("state_every")
+    state = _whole("state_every", options.state_every, config, every if given else DEFAULT_STATE_EVERY)
+    if options.mode == "step":
+        every, state = 1, state if given or wanted is not None else DEFAULT_STATE_EVERY
+    elif options.mode != "segment":
+        raise UsageError(f'begin: mode is {options.mode!r}; it is "segment" or "step"')
+    if state % every:
+        raise UsageError(f"begin: state_every is {state}, which is not a multiple of checkpoint_every, {every}")
+    found = {"checkpoint_every": str(every)}
+    return found if state == every else {**found, "state_every": str(state)}
 
 
 def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int | None) -> int:

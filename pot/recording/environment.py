@@ -23,7 +23,10 @@ from blake3 import blake3
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.errors import Refused
 
-__all__ = ["VARIABLE_PREFIXES", "capture", "differences", "environment_sha256", "refuse_unrepeatable", "variables"]
+__all__ = [
+    "VARIABLE_PREFIXES", "capture", "differences", "environment_sha256", "refuse_unrepeatable", "replay_obstacles",
+    "variables",
+]  # fmt: skip
 
 VARIABLE_PREFIXES: Final = (
     "OMP_", "MKL_", "KMP_", "GOMP_", "ONEDNN_", "DNNL_", "ATEN_", "TORCH", "PYTORCH", "CUBLAS_", "CUDA_", "CUDNN_",
@@ -33,6 +36,7 @@ VARIABLE_PREFIXES: Final = (
 
 _LIBRARIES: Final = ("libtorch_cpu.so", "libc10.so", "libgomp*.so*")
 _LOAD_DEPENDENT: Final = ("OMP_DYNAMIC", "MKL_DYNAMIC")
+_ELASTIC: Final = ("TORCHELASTIC_", "TORCH_NCCL_ASYNC")  # set by launchers, with names of one start
 _PLACES: Final = ("_CACHE_DIR", "_HOME")  # where caches lie; PyTorch sets some of these by itself while it runs
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})
 _VALUE_LIMIT: Final = 4096  # characters of one variable's value; longer ones would fill the pre-commitment
@@ -77,7 +81,8 @@ def variables(source: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         name: chosen[name][:_VALUE_LIMIT].encode("utf-8", "replace").decode("utf-8")
         for name in sorted(chosen)
-        if (name.startswith(VARIABLE_PREFIXES) and not name.endswith(_PLACES)) or name == "PYTHONHASHSEED"
+        if (name.startswith(VARIABLE_PREFIXES) and not name.startswith(_ELASTIC) and not name.endswith(_PLACES))
+        or name == "PYTHONHASHSEED"
     }
 
 
@@ -90,6 +95,37 @@ def refuse_unrepeatable(source: Mapping[str, str] | None = None) -> None:
                 f"{name}={chosen[name]} lets the number of threads follow the load, so this run could not be replayed;"
                 f" start it with {name}=FALSE"
             )
+
+
+def replay_obstacles() -> list[str]:
+    """What is set in this process so that a replay elsewhere, or even here, may give other bits; a sentence each.
+
+    Only what can be seen before training: operations that have no deterministic kernel are found by PyTorch itself, if
+    the program asks it to (`torch.use_deterministic_algorithms(True)`).
+    """
+    torch = sys.modules.get("torch")
+    if torch is None:
+        return []
+    found = []
+    threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
+    if threads == cores > 1 and "OMP_NUM_THREADS" not in os.environ:
+        found.append(
+            f"PyTorch uses {threads} threads because this machine has as many cores, and sums depend on their number;"
+            f" fix it with torch.set_num_threads({threads})"
+        )
+    if torch.cuda.is_available():
+        if not torch.are_deterministic_algorithms_enabled():
+            found.append("CUDA kernels may add in any order; call torch.use_deterministic_algorithms(True)")
+        if torch.backends.cudnn.benchmark:
+            found.append("cuDNN picks its kernels by timing them; set torch.backends.cudnn.benchmark = False")
+    if torch.is_autocast_enabled("cpu") or torch.get_default_dtype() in (torch.bfloat16, torch.float16):
+        found.append("16-bit arithmetic differs between processors; an audit elsewhere will be inconclusive")
+    inductor = sys.modules.get("torch._inductor.config")
+    if inductor is not None and not inductor.fallback_random and "torch._inductor.compile_fx" in sys.modules:
+        found.append(
+            "compiled dropout draws other numbers than eager; set torch._inductor.config.fallback_random = True"
+        )
+    return found
 
 
 def _torch() -> dict[str, Any]:
@@ -109,6 +145,9 @@ def _torch() -> dict[str, Any]:
         "default_dtype": str(torch.get_default_dtype()),
         "mkldnn": str(mkldnn.is_available() and bool(mkldnn.enabled)),
         "autocast": str(torch.is_autocast_enabled("cpu")),
+        "warn_only": str(torch.is_deterministic_algorithms_warn_only_enabled()),
+        "flush_denormal": str(_flushes_denormals()),
+        "fallback_random": str(bool(getattr(sys.modules.get("torch._inductor.config"), "fallback_random", False))),
         "libraries_blake3": _libraries(str(Path(torch.__file__).parent)),
     }
     if torch.cuda.is_available():
@@ -119,8 +158,44 @@ def _torch() -> dict[str, Any]:
             "cudnn_deterministic": str(cudnn.deterministic),
             "cudnn_benchmark": str(cudnn.benchmark),
             "tf32": str(torch.backends.cuda.matmul.allow_tf32),
+            "cudnn_tf32": str(cudnn.allow_tf32),
+            "fp16_reduced": str(torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction),
+            "bf16_reduced": str(torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction),
+            "attention": ", ".join(
+                name
+                for name in ("flash", "mem_efficient", "math", "cudnn")
+                if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
+            ),
+            "driver": _driver(),
+            "nccl": ".".join(map(str, torch.cuda.nccl.version()))
+            if torch.distributed.is_nccl_available()
+            else "absent",
         }
     return described
+
+
+def _flushes_denormals() -> bool:
+    import torch
+
+    return float(torch.tensor([1e-310], dtype=torch.float64).mul(1.0)[0]) == 0.0
+
+
+def _nccl() -> str:
+    import torch
+
+    if not torch.distributed.is_available() or not torch.distributed.is_nccl_available():
+        return "absent"
+    nccl: Any = sys.modules["torch.cuda.nccl"]
+    return ".".join(map(str, nccl.version()))
+
+
+def _driver() -> str:
+    """The version of the kernel's NVIDIA module, which Linux tells in a file."""
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "unknown"
+    return text.splitlines()[0].strip() if text else "unknown"
 
 
 @lru_cache(maxsize=1)

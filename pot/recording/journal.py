@@ -67,19 +67,20 @@ class Journal:
         self.length = len(self.transcript.lines)
         if self.transcript.lines:
             self._previous = previous_digest(self.transcript.lines[-1])
+        self._good = len(self.transcript.data) - self.transcript.torn_bytes  # bytes of whole lines
         self._broken = False
         try:
             # without a buffer: nothing of a line that failed can be written later, when the file is closed
             self._stream: BinaryIO = self.path.open("ab", buffering=0)
             if self.transcript.torn_bytes:
-                self._stream.truncate(len(self.transcript.data) - self.transcript.torn_bytes)
+                self._stream.truncate(self._good)
             self.sync()
             sync_folder(run_dir)  # the file's name must survive a power cut too
         except OSError as error:
             raise self._failure(error) from None
 
     def append(self, kind: type[Event], **fields: Any) -> int:
-        """Write one event and return its index. Raises `EnvironmentFailure`; then the run must stop.
+        """Write one event and return its index. Raises `EnvironmentFailure`; until `repair`, every later one does.
 
         A killed process loses no line that was written, a power cut those since `sync`.
         """
@@ -92,11 +93,20 @@ class Journal:
             while left:
                 left = left[self._stream.write(left) :]
         except OSError as error:
-            self._broken = True  # a part of the line may stand there; `Journal` cuts it off when the run goes on
+            self._broken = True  # a part of the line may stand there; it is cut off when the run goes on
             raise self._failure(error) from None
+        self._good += len(line) + 1
         self._previous = previous_digest(line)
         self.length += 1
         return self.length - 1
+
+    def repair(self) -> None:
+        """Cut off what a failed `append` left; the same event may be tried again. Raises `EnvironmentFailure`."""
+        try:
+            self._stream.truncate(self._good)
+        except OSError as error:
+            raise self._failure(error) from None
+        self._broken = False
 
     def sync(self) -> None:
         """Make everything written so far survive a power cut. Raises `EnvironmentFailure`."""

@@ -13,11 +13,28 @@ from typing import Any, Final
 from pot.commitments.seed import integer
 from pot.errors import UsageError
 
-__all__ = ["check_loader", "check_size", "fetch"]
+__all__ = ["check_loader", "check_size", "check_stream", "fetch", "is_stream"]
 
 _PLAIN_SAMPLERS: Final = ("SequentialSampler", "RandomSampler")  # they say "every record, in any order"
 
-_Keyed = tuple[int, list[int]]
+_Place = tuple[int, int]
+_Keyed = tuple[str, int, int, list[int]]
+"""What seeds its workers' generators, its step, its place among the step's micro-batches, its record numbers."""
+
+
+def is_stream(loader: Any) -> bool:
+    """Whether this yields records without numbers: an `IterableDataset`, a loader over one, or a plain iterable."""
+    dataset = getattr(loader, "dataset", loader)
+    kinds = {kind.__name__ for kind in type(dataset).__mro__}
+    return "IterableDataset" in kinds or not hasattr(dataset, "__getitem__")
+
+
+def check_stream(loader: Any) -> None:
+    """Refuse what cannot be begun anew, or has records by number. Raises `UsageError`."""
+    if not hasattr(loader, "__iter__") or hasattr(loader, "__next__"):
+        raise UsageError("run.batches: the stream can be read once only; give a loader or an iterable dataset")
+    if not is_stream(loader):
+        raise UsageError("run.batches: the run was begun with stream=True, but this dataset has records by number")
 
 
 def check_loader(loader: Any, batch: int | None) -> None:
@@ -25,12 +42,10 @@ def check_loader(loader: Any, batch: int | None) -> None:
 
     `batch`: the committed batch size, None where it is not known yet. Raises `UsageError`.
     """
-    dataset = getattr(loader, "dataset", loader)
-    kinds = {kind.__name__ for kind in type(dataset).__mro__}
-    if "IterableDataset" in kinds or not hasattr(dataset, "__getitem__"):
+    if is_stream(loader):
         raise UsageError(
             "record: an iterable dataset has no records by number, so no order to commit to; give a map-style dataset"
-            " (one with __getitem__ and __len__)"
+            " (one with __getitem__ and __len__), or record what it yields with stream=True"
         )
     own = getattr(loader, "batch_size", None)
     if batch is not None and own is not None and own != batch:
@@ -54,8 +69,8 @@ def check_size(loader: Any, expected: int) -> None:
         raise UsageError(f"record: the dataset has {len(dataset)} records, its commitments {expected}; commit it anew")
 
 
-def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:
-    """Yield (step, batch) for each (step, record numbers). `loader`: a DataLoader or a map-style dataset.
+def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[_Place, Any]]:
+    """Yield ((step, place), batch) for each wanted micro-batch. `loader`: a DataLoader or a map-style dataset.
 
     `check_loader` has seen the loader.
     """
@@ -65,11 +80,11 @@ def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple
         return
     collate = getattr(loader, "collate_fn", None)
     pin = bool(getattr(loader, "pin_memory", False))
-    for step, records in batches:
+    for _, step, place, records in batches:
         batch = _items(dataset, records)
         if collate is not None:
             batch = collate(batch)
-        yield step, _pinned(batch) if pin else batch
+        yield (step, place), _pinned(batch) if pin else batch
 
 
 def _items(dataset: Any, records: list[int]) -> Any:
@@ -94,18 +109,18 @@ class _KeyedDataset:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def __getitems__(self, keyed: list[_Keyed]) -> list[tuple[int, Any]]:
+    def __getitems__(self, keyed: list[_Keyed]) -> list[tuple[_Place, Any]]:
         import random
 
         import torch
 
         found = []
-        for step, records in keyed:
-            key = integer(self._seed, f"loader/step/{step}")
+        for label, step, place, records in keyed:
+            key = integer(self._seed, f"loader/step/{label}")
             random.seed(key)
             torch.manual_seed(key)
             _seed_numpy(key)
-            found.append((step, _items(self._dataset, records)))
+            found.append(((step, place), _items(self._dataset, records)))
         return found
 
 
@@ -121,12 +136,12 @@ class _KeyedCollate:
     def __init__(self, collate: Any) -> None:
         self._collate = collate
 
-    def __call__(self, batches: list[tuple[int, Any]]) -> tuple[int, Any]:
-        ((step, items),) = batches
-        return step, self._collate(items)
+    def __call__(self, batches: list[tuple[_Place, Any]]) -> tuple[_Place, Any]:
+        ((place, items),) = batches
+        return place, self._collate(items)
 
 
-def _with_workers(loader: Any, dataset: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[int, Any]]:
+def _with_workers(loader: Any, dataset: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple[_Place, Any]]:
     import torch
     from torch.utils.data import DataLoader
 

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any
 from pot.errors import UsageError
 from pot.recording.begin import Begun, begin, prepare
 from pot.recording.describe import Options
-from pot.recording.loading import check_loader, check_size
+from pot.recording.loading import check_loader, check_size, check_stream
 from pot.recording.precommit import total_records
 from pot.recording.run import Run
 from pot.recording.state import StateSource
+from pot.recording.writer import OnError
 
 if TYPE_CHECKING:
     from pot.data.commit import Committed
@@ -43,6 +44,8 @@ def record(
     data: Any = None,
     config: Mapping[str, Any] | None = None,
     commitments: Sequence[Committed | str | Path] | None = None,
+    on_error: OnError = "stop",
+    frozen_apart: bool = False,
     **options: Any,
 ) -> Run:
     """A context manager that records the loop inside it into a run directory.
@@ -51,13 +54,17 @@ def record(
     a map-style dataset or a DataLoader over one; its attribute `commitments` stands in for the argument. `options`:
     those of `begin`; a DataLoader gives `batch_size`, and a dataset's attribute `path` is one of the `inputs`.
 
+    `on_error`: "stop" raises where the disk fails; "gap" lets training go on and leaves a gap that every report shows.
+    `frozen_apart`: parameters that the optimizer does not train (the base of an adapter) are hashed at the start and
+    the end only and never written, so the released weights are the trained ones alone.
+
     Raises what `begin` raises, and `UsageError` for contradictory arguments.
     """
     if (state is None) == (model is None):
         raise UsageError("record: give model= and optimizer=, or state=, and not both")
     dataset = getattr(data, "dataset", data)
-    if data is not None:
-        check_loader(data, None)
+    if on_error not in ("stop", "gap"):
+        raise UsageError(f'record: on_error is {on_error!r}; it is "stop" or "gap"')
     if isinstance(run, Begun):
         if options or config is not None or commitments is not None:
             raise UsageError(
@@ -75,16 +82,19 @@ def record(
             raise UsageError(f"record: {unknown[0]}= is no option; see begin()")
         begun = prepare(run, Options(commitments=found, config=config, **options))
     try:
-        source = state if state is not None else _torch_state(model, optimizer, scheduler, scaler)
-        if data is not None:
+        source = state if state is not None else _torch_state(model, optimizer, scheduler, scaler, frozen_apart)
+        if data is not None and begun.precommit.order.method == "stream/1":
+            check_stream(data)
+        elif data is not None:
+            check_loader(data, None)
             check_size(data, total_records(begun.precommit))
     except BaseException:
         begun.close()
         raise
-    return Run(begun, source)
+    return Run(begun, source, on_error)
 
 
-def _torch_state(model: Any, optimizer: Any, scheduler: Any, scaler: Any) -> StateSource:
+def _torch_state(model: Any, optimizer: Any, scheduler: Any, scaler: Any, frozen_apart: bool) -> StateSource:
     from pot.recording.torch_state import TorchState
 
-    return TorchState(model, optimizer, scheduler, scaler)
+    return TorchState(model, optimizer, scheduler, scaler, frozen_apart=frozen_apart)

@@ -4,6 +4,9 @@ Variables: POT_REPLAY, POT_REPLAY_RUN (a folder with precommit.json, nonce.json 
 `start` with the start checkpoint), POT_REPLAY_OUT (an empty folder for what came out). Nothing else is there: a
 program that could read the end state might copy it. The auditor (`pot.audit.replay`) compares what is written here.
 
+Two more ask for more than the steps: POT_REPLAY_ROOTS, steps after which the digests of all components are wanted; and
+POT_REPLAY_SWAP, one record of one batch to be exchanged, by which an auditor measures what a small forgery looks like.
+
 Shows: nothing; the auditor's comparison does.
 """
 
@@ -12,7 +15,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,17 +23,19 @@ from pot.canonical import canonical_bytes, parse_canonical, read_file, write_fil
 from pot.errors import Malformed, Refused, UsageError
 from pot.recording.environment import capture
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, first_difference
-from pot.recording.state import StateSource, capture_rng, read_state_document, restore_rng
+from pot.recording.state import StateSource, capture_rng, read_state_document, restore_rng, write_components
 
 __all__ = [
-    "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "OUT_VARIABLE", "RESULT_FILE",
-    "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "ReplayRange", "check_config", "disagree", "finish", "requested",
-    "staged", "take_generators", "write_initial",
+    "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "MAX_ROOTS", "OUT_VARIABLE",
+    "RESULT_FILE", "ROOTS_VARIABLE", "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "SWAP_VARIABLE", "ReplayRange",
+    "check_config", "disagree", "finish", "requested", "root", "staged", "take_generators", "write_initial",
 ]  # fmt: skip
 
 STEPS_VARIABLE: Final = "POT_REPLAY"
 RUN_VARIABLE: Final = "POT_REPLAY_RUN"
 OUT_VARIABLE: Final = "POT_REPLAY_OUT"
+ROOTS_VARIABLE: Final = "POT_REPLAY_ROOTS"
+SWAP_VARIABLE: Final = "POT_REPLAY_SWAP"
 START_FOLDER: Final = "start"
 END_FOLDER: Final = "end"
 RESULT_FILE: Final = "replay.json"
@@ -38,16 +43,25 @@ INITIAL_FILE: Final = "initial.json"
 ENVIRONMENT_FILE: Final = "environment.json"
 DISAGREEMENT_FILE: Final = "disagreement.json"
 _STEPS_LIMIT: Final = 10**15
+MAX_ROOTS: Final = 4096  # one variable of the environment holds 128 KiB
+_NUMBER: Final = "(0|[1-9][0-9]{0,14})"
 
 
 @dataclass(frozen=True)
 class ReplayRange:
-    """Replay the steps `first + 1` .. `last`, from the state after `first` steps."""
+    """Replay the steps `first + 1` .. `last`, from the state after `first` steps.
+
+    `roots`: steps after which `root` is to be called. `swap`: (step, place in the batch, global number of the record
+    that is trained on in place of the committed one); the recorder honours it, and writes the events as they then are.
+    """
 
     first: int
     last: int
     run_dir: Path
     out: Path
+    roots: frozenset[int] = frozenset()
+    swap: tuple[int, int, int] | None = None
+    _found: dict[str, dict[str, str]] = field(default_factory=dict, repr=False, compare=False)
 
 
 def requested() -> ReplayRange | None:
@@ -55,13 +69,35 @@ def requested() -> ReplayRange | None:
     steps = os.environ.get(STEPS_VARIABLE)
     if steps is None:
         return None
-    match = re.fullmatch(r"(0|[1-9][0-9]{0,14}):(0|[1-9][0-9]{0,14})", steps, re.ASCII)
+    match = re.fullmatch(f"{_NUMBER}:{_NUMBER}", steps, re.ASCII)
     run_dir, out = os.environ.get(RUN_VARIABLE), os.environ.get(OUT_VARIABLE)
     if match is None or int(match[1]) > int(match[2]) or int(match[2]) >= _STEPS_LIMIT or not run_dir or not out:
         raise UsageError(
             f"{STEPS_VARIABLE} must be FROM:TO, with {RUN_VARIABLE} and {OUT_VARIABLE} set; 'pot audit' sets all three"
         )
-    return ReplayRange(int(match[1]), int(match[2]), Path(run_dir), Path(out))
+    first, last = int(match[1]), int(match[2])
+    return ReplayRange(first, last, Path(run_dir), Path(out), _roots(first, last), _swap(first, last))
+
+
+def _roots(first: int, last: int) -> frozenset[int]:
+    text = os.environ.get(ROOTS_VARIABLE, "")
+    words = text.split(",") if text else []
+    if len(words) > MAX_ROOTS or any(re.fullmatch(_NUMBER, word, re.ASCII) is None for word in words):
+        raise UsageError(f"{ROOTS_VARIABLE} must be at most {MAX_ROOTS} steps with commas between them, such as 12,17")
+    steps = frozenset(int(word) for word in words)
+    if any(not first < step <= last for step in steps):
+        raise UsageError(f"{ROOTS_VARIABLE} must name steps among {first + 1} to {last}, the replayed ones")
+    return steps
+
+
+def _swap(first: int, last: int) -> tuple[int, int, int] | None:
+    text = os.environ.get(SWAP_VARIABLE)
+    if text is None:
+        return None
+    match = re.fullmatch(f"{_NUMBER}:{_NUMBER}:{_NUMBER}", text, re.ASCII)
+    if match is None or not first < int(match[1]) <= last:
+        raise UsageError(f"{SWAP_VARIABLE} must be STEP:POSITION:RECORD, the step among {first + 1} to {last}")
+    return int(match[1]), int(match[2]), int(match[3])
 
 
 def staged(replay: ReplayRange) -> tuple[Precommit, bytes]:
@@ -101,12 +137,18 @@ def write_initial(replay: ReplayRange, components: Mapping[str, str]) -> None:
     write_file(replay.out / INITIAL_FILE, canonical_bytes(dict(components)))
 
 
+def root(replay: ReplayRange, step: int, components: Mapping[str, str]) -> None:
+    """Keep the digests of the state after `step`, a step of `replay.roots`, for `finish` to write."""
+    replay._found[str(step)] = dict(components)
+
+
 def finish(
     replay: ReplayRange, steps: list[dict[str, Any]], components: Mapping[str, str], source: StateSource
 ) -> NoReturn:
     """Write what came out and end the program: nothing after the last replayed step belongs to the replay."""
     end = replay.out / END_FOLDER
     end.mkdir()
-    source.save(end)  # lets the auditor name the first tensor that differs
-    write_file(replay.out / RESULT_FILE, canonical_bytes({"steps": steps, "components": dict(components)}))
+    write_components(end, source.capture())  # for the first tensor that differs, and for distances
+    result = {"steps": steps, "components": dict(components), "roots": replay._found}
+    write_file(replay.out / RESULT_FILE, canonical_bytes(result))
     raise SystemExit(0)

@@ -9,6 +9,7 @@ Does not define: which components exist (`pot.commitments.state.COMPONENTS`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import shutil
@@ -20,15 +21,22 @@ from typing import Any, Final, Protocol
 from pydantic import JsonValue
 
 from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file, sha256_hex
-from pot.commitments.state import DTYPE_BITS, TensorEntry, entries_from_safetensors, json_digest, tensors_digest
-from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused, UsageError
+from pot.commitments.state import (
+    DTYPE_BITS,
+    FILELESS,
+    TensorEntry,
+    entries_from_safetensors,
+    json_digest,
+    tensors_digest,
+)
+from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
 from pot.recording.journal import sync_folder
 from pot.recording.transcript import CheckpointEvent, Points, StateFile
 
 __all__ = [
-    "MAX_STATE_BYTES", "STATE_FILE", "Component", "StateSource", "capture_rng", "check_files", "checkpoint_files",
-    "checkpoint_name", "copy_checkpoint", "digests", "read_components", "read_state_document", "read_state_file",
-    "restore_rng", "write_checkpoint", "write_components",
+    "MAX_STATE_BYTES", "STATE_FILE", "Component", "PointSource", "SnapshotSource", "StateSource", "capture_rng",
+    "check_files", "checkpoint_files", "checkpoint_name", "copy_checkpoint", "digests", "read_components",
+    "read_state_document", "read_state_file", "restore_rng", "write_checkpoint", "write_components",
 ]  # fmt: skip
 
 MAX_STATE_BYTES: Final = 64 << 30  # one file of a checkpoint
@@ -37,16 +45,27 @@ Component = list[TensorEntry] | JsonValue
 
 
 class StateSource(Protocol):
-    """What is trained, as the recorder sees it. A source may also have `points_for_segment` (see `PointSource`)."""
+    """What is trained, as the recorder sees it. A source may also be a `SnapshotSource` and a `PointSource`."""
 
     def capture(self) -> Mapping[str, Component]:
         """The components now: tensors sorted by name, without copying where possible. At least "model"."""
 
-    def save(self, folder: Path) -> None:
-        """Write the components into an existing empty folder; `write_components(folder, self.capture())` will do."""
-
     def load(self, folder: Path) -> None:
-        """Put the state of a folder that `save` wrote back. Hyper-parameters in it are compared, never taken over."""
+        """Put the state of a folder that the recorder wrote back: `NAME.safetensors` for tensors, `NAME.json` for JSON.
+
+        Hyper-parameters in it are compared, never taken over.
+        """
+
+
+class SnapshotSource(Protocol):
+    """A source that can copy its state aside, so that it is hashed and written while training goes on."""
+
+    def snapshot(self) -> Mapping[str, Component]:
+        """What `capture` gives, in memory that training does not touch until the next call."""
+
+    @property
+    def in_place(self) -> bool:
+        """Whether `capture` gives the tensors' own memory: hashing it at once costs less than copying it first."""
 
 
 class PointSource(Protocol):
@@ -61,14 +80,14 @@ def checkpoint_name(step: int) -> str:
     return f"checkpoints/step-{step:06d}"
 
 
-def digests(components: Mapping[str, Component]) -> dict[str, str]:
-    """The digest of each component, hex."""
-    return {name: _digest(name, value) for name, value in sorted(components.items())}
+def digests(components: Mapping[str, Component], *, threads: int = 1) -> dict[str, str]:
+    """The digest of each component, hex. `threads`: that may hash one large tensor at the same time; 0: every core."""
+    return {name: _digest(name, value, threads) for name, value in sorted(components.items())}
 
 
-def _digest(name: str, value: Component) -> str:
+def _digest(name: str, value: Component, threads: int) -> str:
     tensors = _tensors(value)
-    return json_digest(name, value) if tensors is None else tensors_digest(name, tensors)
+    return json_digest(name, value) if tensors is None else tensors_digest(name, tensors, threads=threads)
 
 
 def _tensors(value: Component) -> list[TensorEntry] | None:
@@ -79,12 +98,19 @@ def _tensors(value: Component) -> list[TensorEntry] | None:
 
 def write_components(folder: Path, components: Mapping[str, Component]) -> None:
     """Write tensors as `NAME.safetensors` and JSON values as `NAME.json`. Raises `EnvironmentFailure`."""
+    _write_all(folder, components, durable=False)
+
+
+def _write_all(folder: Path, components: Mapping[str, Component], *, durable: bool) -> dict[str, tuple[int, str]]:
+    """Size and SHA-256 of each file by name, made from what was written, not read back."""
+    written = {}
     for name, value in components.items():
         tensors = _tensors(value)
         if tensors is None:
-            _write(folder / f"{name}.json", [canonical_bytes(value)])
+            written[f"{name}.json"] = _write(folder / f"{name}.json", [canonical_bytes(value)], durable)
         else:
-            _write(folder / f"{name}.safetensors", _safetensors(tensors))
+            written[f"{name}.safetensors"] = _write(folder / f"{name}.safetensors", _safetensors(tensors), durable)
+    return written
 
 
 def _safetensors(tensors: list[TensorEntry]) -> list[bytes | bytearray | memoryview]:
@@ -122,50 +148,34 @@ def read_state_file(path: Path) -> bytes:
     return read_file(path, limit=size)  # the cap is far above memory, so the size is the buffer
 
 
-def write_checkpoint(
-    run_dir: Path, step: int, source: StateSource, extra: Mapping[str, JsonValue]
-) -> tuple[StateFile, ...]:
-    """Write a checkpoint beside its final place, make it durable, then move it there. Raises `EnvironmentFailure`."""
+def write_checkpoint(run_dir: Path, step: int, components: Mapping[str, Component]) -> tuple[StateFile, ...]:
+    """Write a checkpoint beside its final place, make it durable, then move it there. Raises `EnvironmentFailure`.
+
+    `components`: all of them but those without files, and with `rng` and `cursor`, which go into `state.json`.
+    """
     final = run_dir / checkpoint_name(step)
     temporary = final.with_name(f".{final.name}.tmp")
+    own = {name: value for name, value in components.items() if name not in FILELESS}
+    state: Any = {name: components[name] for name in ("rng", "cursor")}
     try:
         for leftover in (temporary, final):  # of an attempt that was killed before its event was written
             if leftover.exists():
                 shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
-        source.save(temporary)
-        _refuse_foreign_files(temporary, source)
-        write_components(temporary, {"state": {"version": "pot/checkpoint/v1", "step": str(step), **extra}})
-        files = []
-        for path in sorted(temporary.iterdir()):
-            with path.open("rb") as stream:
-                os.fsync(stream.fileno())
-                content = stream.read()
-            files.append(
-                StateFile(
-                    path=f"{checkpoint_name(step)}/{path.name}", bytes=str(len(content)), sha256=sha256_hex(content)
-                )
-            )
+        document: Component = {"version": "pot/checkpoint/v1", "step": str(step), **state}
+        written = _write_all(temporary, {**own, "state": document}, durable=True)
         sync_folder(temporary)
         temporary.rename(final)
         sync_folder(final.parent)
         sync_folder(run_dir)
-    except OSError as error:
-        raise EnvironmentFailure(
-            f"{final}: cannot be written: {error.strerror or error}; free space and resume"
-        ) from None
-    return tuple(files)
-
-
-def _refuse_foreign_files(folder: Path, source: StateSource) -> None:
-    """A reader of the transcript refuses files that no component explains; so they are refused here, at step 0."""
-    found = sorted(path.name for path in folder.iterdir())
-    names = [path.rpartition(".")[0] for path in found]
-    if names != sorted(source.capture()) or any(not path.endswith((".json", ".safetensors")) for path in found):
-        raise UsageError(
-            f"record: the state source's save() wrote {', '.join(found)[:200] or 'nothing'}; it must write one file for"
-            " each component of capture(), which write_components(folder, self.capture()) does"
-        )
+    except (OSError, EnvironmentFailure) as error:
+        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would stand in the way of the transcript
+        reason = (error.strerror or error) if isinstance(error, OSError) else error.__cause__ or error
+        raise EnvironmentFailure(f"{final}: cannot be written: {reason}; free space and resume") from None
+    return tuple(
+        StateFile(path=f"{checkpoint_name(step)}/{name}", bytes=str(size), sha256=sha256)
+        for name, (size, sha256) in sorted(written.items())
+    )
 
 
 def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
@@ -182,7 +192,7 @@ def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
 def checkpoint_files(step: int, components: Collection[str]) -> list[frozenset[str]]:
     """For each file that a checkpoint of these components has, sorted: the paths that it may have, tensors or JSON."""
     folder = checkpoint_name(step)
-    own = sorted(set(components) - {"rng", "cursor"})
+    own = sorted(set(components) - FILELESS)
     names = [frozenset({f"{folder}/{name}.json", f"{folder}/{name}.safetensors"}) for name in own]
     return sorted([*names, frozenset({f"{folder}/{STATE_FILE}"})], key=min)
 
@@ -205,7 +215,7 @@ def copy_checkpoint(run_dir: Path, event: CheckpointEvent, target: Path, *, only
     document = read_state_document(folder / STATE_FILE)
     found: dict[str, Component] = {}
     if not only_generators:
-        found = read_components(folder, sorted(set(event.components) - {"rng", "cursor"}))
+        found = read_components(folder, sorted(set(event.components) - FILELESS))
     own = {"rng": document["rng"], "cursor": document["cursor"]}
     for name, digest in digests({**found, **own}).items():
         if event.components.get(name) != digest:
@@ -266,10 +276,18 @@ def _unwords(text: str) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4))
 
 
-def _write(path: Path, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+def _write(path: Path, parts: Sequence[bytes | bytearray | memoryview], durable: bool) -> tuple[int, str]:
+    digest, size = hashlib.sha256(), 0
     try:
-        with path.open("wb") as stream:
+        with path.open("wb", buffering=0) as stream:
             for part in parts:
-                stream.write(part)
+                view = memoryview(part).cast("B") if len(part) else memoryview(b"")
+                digest.update(view)
+                size += view.nbytes
+                while view:
+                    view = view[stream.write(view) :]
+            if durable:
+                os.fsync(stream.fileno())
     except OSError as error:
-        raise EnvironmentFailure(f"{path}: cannot be written: {error.strerror or error}") from None
+        raise EnvironmentFailure(f"{path}: cannot be written: {error.strerror or error}") from error
+    return size, digest.hexdigest()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, StringConstraints
+from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from pot.canonical import (
     MAX_LINE_BYTES,
@@ -35,15 +35,18 @@ if TYPE_CHECKING:
     from pot.recording.precommit import Precommit
 
 __all__ = [
-    "MAX_TRANSCRIPT_BYTES", "TRANSCRIPT_FILE", "ZERO_DIGEST", "CheckpointEvent", "EndEvent", "Event", "Points",
-    "ResumeEvent", "StartEvent", "StateFile", "StepEvent", "Transcript", "batch_digest", "check_chain",
-    "load_transcript", "loss_text", "previous_digest", "read_transcript",
+    "BATCH_CONTEXT", "EVENT_CONTEXT", "MAX_REASON", "MAX_TRANSCRIPT_BYTES", "TRANSCRIPT_FILE", "ZERO_DIGEST",
+    "CheckpointEvent", "EndEvent", "Event", "GapEvent", "Points", "ResumeEvent", "StartEvent", "StateFile", "StepEvent", "Transcript", "batch_digest",
+    "check_chain", "load_transcript", "loss_text", "previous_digest", "read_transcript",
 ]  # fmt: skip
 
 TRANSCRIPT_FILE: Final = "transcript.jsonl"
 MAX_TRANSCRIPT_BYTES: Final = 256 << 20  # half a million steps; a reader that accepts more says so
 ZERO_DIGEST: Final = "0" * 64
-_MAX_COMPONENTS: Final = 16  # the format knows six
+MAX_REASON: Final = 200  # characters of a gap's reason
+BATCH_CONTEXT: Final = "pot/batch/v1"
+EVENT_CONTEXT: Final = "pot/event/v1"
+_MAX_COMPONENTS: Final = 16  # the format knows seven
 
 Point = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{128}\z")]
 """A KZG commitment: a BN254 G1 point as the 64 bytes that stand in the proofs, hex."""
@@ -67,6 +70,12 @@ class StateFile(BaseModel):
     sha256: Hex32
 
 
+def _printable(text: str) -> str:
+    if not 1 <= len(text) <= MAX_REASON or not text.isprintable():  # it is shown in terminals and reports
+        raise ValueError(f"must be 1 to {MAX_REASON} printable characters")
+    return text
+
+
 class _Line(Document):
     index: Count
     previous: Hex32
@@ -78,11 +87,14 @@ class StartEvent(_Line):
     type: Literal["start"]
     precommit_sha256: Hex32
     nonce: Hex32
-    nonce_source: Literal["self", "verifier"]
+    nonce_source: Literal["self", "verifier", "beacon"]
 
 
 class CheckpointEvent(_Line):
-    """The state after `step` steps: the digest of each component, and the state digest that binds them."""
+    """The state after `step` steps: the digest of each component, and the state digest that binds them.
+
+    A root only has no files: the state was hashed and not kept.
+    """
 
     type: Literal["checkpoint"]
     step: Count
@@ -105,6 +117,15 @@ class StepEvent(_Line):
     points: Points | None = None
 
 
+class GapEvent(_Line):
+    """Something that was due could not be kept: the files of the checkpoint that follows, of the same step."""
+
+    type: Literal["gap"]
+    step: Count
+    missing: Literal["state"]
+    reason: Annotated[str, AfterValidator(_printable)]
+
+
 class ResumeEvent(_Line):
     """Training went on from the checkpoint in line `checkpoint_index`; `dropped_bytes` of a torn line were removed."""
 
@@ -123,12 +144,13 @@ class EndEvent(_Line):
     model_blake3: Hex32
 
 
-Event = StartEvent | CheckpointEvent | StepEvent | ResumeEvent | EndEvent
+Event = StartEvent | CheckpointEvent | StepEvent | GapEvent | ResumeEvent | EndEvent
 
 _TYPES: Final[dict[str, type[Event]]] = {
     "start": StartEvent,
     "checkpoint": CheckpointEvent,
     "step": StepEvent,
+    "gap": GapEvent,
     "resume": ResumeEvent,
     "end": EndEvent,
 }
@@ -157,12 +179,12 @@ class Transcript:
 
 def previous_digest(line: bytes) -> str:
     """What the next line's `previous` must be: the digest of this line's bytes, without the newline."""
-    return derive("pot/event/v1", line).hex()
+    return derive(EVENT_CONTEXT, line).hex()
 
 
 def batch_digest(records: Sequence[int]) -> str:
     """The digest of a batch's global record numbers, in order, each 8 bytes little endian."""
-    return derive("pot/batch/v1", b"".join(record.to_bytes(8, "little") for record in records)).hex()
+    return derive(BATCH_CONTEXT, b"".join(record.to_bytes(8, "little") for record in records)).hex()
 
 
 def loss_text(loss: Any, step: int) -> str | None:
