@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 KEY := $(shell cat requirements.lock requirements-comparators.lock pyproject.toml | $(PYTHON) -c 'import hashlib, sys; print(hashlib.sha256(sys.stdin.buffer.read()).hexdigest()[:16])')
 STAMP := .venv/.installed-$(KEY)-$(TORCH)
 
-.PHONY: install demo test check bench-data bench-zk lock format clean distclean
+.PHONY: install demo test check bench-attacks bench-data bench-memorization bench-recorder bench-zk lock format clean distclean
 .DEFAULT_GOAL := check
 
 install: $(STAMP)
@@ -49,6 +49,15 @@ test: $(STAMP)
 # What things cost: a table, benchmarks/out/NAME.json, and exit code 0 only if every goal is met.
 bench-data: $(STAMP)
 	$(BIN)/python benchmarks/data.py
+
+bench-attacks: $(STAMP)
+	$(BIN)/python benchmarks/attacks.py
+
+bench-memorization: $(STAMP)
+	$(BIN)/python benchmarks/memorization.py
+
+bench-recorder: $(STAMP)
+	$(BIN)/python benchmarks/recorder.py
 
 bench-zk: $(STAMP)
 	$(BIN)/python benchmarks/step_proof.py

@@ -31,6 +31,8 @@ from attest.draft import (
     MAX_COMMITMENT_BYTES,
     Draft,
     add_audit,
+    add_inner,
+    add_seed_beacon,
     composition_claim,
     exclusion_claim,
     find_commitment,
@@ -102,6 +104,7 @@ def certify(
     kit: Path | None = None,
     parent: Path | None = None,
     commitments: Sequence[Path] = (),
+    inner: Sequence[Path] = (),
     name: str | None = None,
 ) -> Certification:
     """Make a training certificate for the model in `model_dir` and write it, with its evidence, into that folder.
@@ -109,7 +112,8 @@ def certify(
     `exclusions`, `inclusions`: files of `pot data exclude` and `include`; the commitments that they name are looked for
     beside them, or given as `commitments`. `compositions`: files of `pot data compose`. `audits`: signed audit lines.
     `step_proofs`: files of `pot prove`; `kit`: the folder with their circuit, settings, key and reference string.
-    `parent`: the release bundle of the model that was built on. `name`: of the model; the folder's name if left out.
+    `parent`: the release bundle of the model that was built on. `inner`: inner digests that auditors revealed. `name`:
+    of the model; the folder's name if left out.
     Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
     """
     precommit, transcript, chain = load_run(run_dir)
@@ -122,6 +126,9 @@ def certify(
         draft.add(read_file(path, limit=MAX_COMMITMENT_BYTES))
     referred = [add_audit(draft, path, transcript.sha256()) for path in audits]
     audited = [result for _, result in referred if isinstance(result, AuditResult)]
+    add_seed_beacon(draft, run_dir, precommit)
+    for path in inner:
+        add_inner(draft, path, audited)
     claims: list[dict[str, Any]] = [{"type": "training-provenance"}]
     claims += [exclusion_claim(draft, path, commitments, precommit) for path in exclusions]
     claims += [inclusion_claim(draft, path, commitments, precommit) for path in inclusions]

@@ -18,18 +18,22 @@ from attest.predicate import AUDIT, DATA_AUDIT
 from attest.statement import Statement
 from pot.audit.audit import AuditResult
 from pot.audit.data_audit import DataAudit
+from pot.audit.salted import InnerDigests
 from pot.canonical import MAX_DOCUMENT_BYTES, MAX_LINE_BYTES, read_file, sha256_hex
 from pot.commitments.dataset import MAX_DIGESTS_BYTES, DatasetCommitment
 from pot.commitments.listing import check_length
 from pot.commitments.merkle_verify import ProofRefused
 from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
 from pot.errors import Malformed, Refused, UsageError
-from pot.recording.precommit import Precommit
+from pot.recording.begin import MAX_NONCE_BYTES, NONCE_FILE
+from pot.recording.precommit import Precommit, SeedNonce
 
 __all__ = [
     "MAX_COMMITMENT_BYTES",
     "Draft",
     "add_audit",
+    "add_inner",
+    "add_seed_beacon",
     "composition_claim",
     "exclusion_claim",
     "find_commitment",
@@ -106,6 +110,31 @@ def add_audit(draft: Draft, path: Path, transcript_sha256: str) -> tuple[str, Au
         raise Refused(f"{path}: the audit found a mismatch; a certificate that refers to it would be denied")
     draft.lines.append(lines[0])
     return sha256_hex(payload), result
+
+
+def add_seed_beacon(draft: Draft, run_dir: Path, precommit: Precommit) -> None:
+    """The signature of the beacon's round that the seed's nonce is the digest of, as an object under the nonce's name.
+
+    Raises `Malformed` where `nonce.json` does not hold it.
+    """
+    if precommit.beacon is None:
+        return
+    path = run_dir / NONCE_FILE
+    found = SeedNonce.from_bytes(read_file(path, limit=MAX_NONCE_BYTES), what=str(path))
+    if found.beacon is None or found.beacon.randomness != found.nonce:
+        raise Malformed(f"{path}: does not hold the beacon's round whose randomness is its nonce; make it again")
+    draft.add(bytes.fromhex(found.beacon.signature))
+
+
+def add_inner(draft: Draft, path: Path, audits: Sequence[AuditResult]) -> None:
+    """An auditor's inner digests, revealed. Raises `Refused` where no audit of this certificate committed to them."""
+    data = read_file(path, limit=MAX_DOCUMENT_BYTES)
+    document = InnerDigests.from_bytes(data, what=str(path))
+    if document.sha256() not in {audit.inner_commitment for audit in audits}:
+        raise Refused(
+            f"{path}: no audit of this certificate has committed to these inner digests; give it with --audit"
+        )
+    draft.add(document.to_bytes())
 
 
 def exclusion_claim(draft: Draft, path: Path, commitments: Sequence[Path], precommit: Precommit) -> dict[str, Any]:

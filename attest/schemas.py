@@ -44,8 +44,12 @@ def _models() -> dict[str, type[BaseModel]]:
     from attest.verdict.policy import PolicyDocument
     from attest.verdict.report import Report
     from pot.audit.audit import AuditResult
+    from pot.audit.beacon import BeaconFile, ChainInfoFile
+    from pot.audit.canaries import Canaries, CanaryOpening
     from pot.audit.challenge import Challenge
     from pot.audit.data_audit import DataAudit
+    from pot.audit.hints import Hint
+    from pot.audit.salted import InnerDigests
     from pot.commitments.dataset import DatasetCommitment
     from pot.data.composition_verify import Composition
     from pot.data.door import Ledger
@@ -55,12 +59,16 @@ def _models() -> dict[str, type[BaseModel]]:
     from pot.data.portrait_verify import PortraitHeader
     from pot.data.query import MembershipAnswer
     from pot.recording.precommit import Precommit, SeedNonce
-    from pot.recording.transcript import CheckpointEvent, EndEvent, ResumeEvent, StartEvent, StepEvent
+    from pot.recording.transcript import CheckpointEvent, EndEvent, GapEvent, ResumeEvent, StartEvent, StepEvent
     from pot.zk.circuit import Circuit
     from pot.zk.proof import StepProof
 
     return {
         "audit-v0.1": AuditResult,
+        "beacon-chain": ChainInfoFile,
+        "beacon-round": BeaconFile,
+        "canaries": Canaries,
+        "canaries-opening": CanaryOpening,
         "challenge": Challenge,
         "circuit": Circuit,
         "composition": Composition,
@@ -72,11 +80,14 @@ def _models() -> dict[str, type[BaseModel]]:
         "door-query": DoorQuery,
         "event-checkpoint": CheckpointEvent,
         "event-end": EndEvent,
+        "event-gap": GapEvent,
         "event-resume": ResumeEvent,
         "event-start": StartEvent,
         "event-step": StepEvent,
         "exclusion-header": ExclusionHeader,
+        "hint": Hint,
         "inclusion-header": InclusionHeader,
+        "inner-digests": InnerDigests,
         "membership-answer": MembershipAnswer,
         "policy": PolicyDocument,
         "portrait-header": PortraitHeader,

@@ -1,9 +1,10 @@
 """`pot audit`: re-execute what a challenge chose, or make a commitment to data again, and sign what came out.
 
-`pot audit RUN` audits a run; `pot audit data C.json` audits a commitment (a run directory called data is `./data`).
-Exit code: 0 when everything matched, 1 when something did not, 3 when a replay could not be decided here.
+`pot audit RUN` audits a run; `pot audit data`, `dispute`, `memorization` and `canaries` are commands of their own (a
+run directory with such a name is `./data`). Exit code: 0 when everything matched, 1 when something did not, 3 when a
+replay could not be decided here.
 
-Shows / does not show: see `pot.audit.audit` and `pot.audit.data_audit`.
+Shows / does not show: see `pot.audit.audit`.
 """
 
 from __future__ import annotations
@@ -14,26 +15,30 @@ from typing import TYPE_CHECKING, Any
 import typer
 from typer.core import TyperGroup
 
-from attest.cli.outputs import check_outputs, commitment_files, run_files
-from attest.cli.terminal import clean, say, show
+from attest.cli import audit_data, dispute, hints
+from attest.cli.outputs import check_outputs, run_files
+from attest.cli.terminal import clean, say
 
 if TYPE_CHECKING:
-    from pot.audit.audit import AuditResult
-    from pot.audit.data_audit import DataAudit
+    from collections.abc import Sequence
+
+    from pot.audit.beacon import ChainInfo
+    from pot.audit.hints import Hint
+    from pot.audit.result import AuditResult, ReplayedUnit
 
 __all__ = ["register"]
 
 
 def register(main: typer.Typer) -> None:
-    """Add `pot audit`, and below it `pot audit data`."""
+    """Add `pot audit` and what stands below it."""
     main.add_typer(app, name="audit")
 
 
-class _RunOrData(TyperGroup):
+class _RunOrCommand(TyperGroup):
     """A group whose words are those of the run's audit, unless the first of them names a command."""
 
     def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
-        if args[:1] == ["data"]:
+        if args and args[0] in self.commands:
             return super().make_context(info_name, args, parent, **extra)
         alone = typer.Typer(rich_markup_mode=None, add_completion=False)
         alone.command(name="audit")(audit)
@@ -42,10 +47,12 @@ class _RunOrData(TyperGroup):
 
 app = typer.Typer(
     name="audit",
-    cls=_RunOrData,
+    cls=_RunOrCommand,
     rich_markup_mode=None,
     help="Replay what a challenge chose of a run, or make a commitment to data again, and sign the result.",
 )
+for module in (audit_data, dispute, hints):
+    module.register(app)
 
 
 def audit(
@@ -59,15 +66,40 @@ def audit(
     hide: list[Path] = typer.Option([], "--hide", help="Folder that the replayed program must not see; repeatable."),
     timeout: float = typer.Option(3600.0, "--timeout", min=1.0, help="Seconds for each segment."),
     workers: int = typer.Option(1, "--workers", min=1, max=64, help="Segments to replay at the same time."),
+    ray: str | None = typer.Option(
+        None,
+        "--ray",
+        metavar="ADDRESS",
+        help="Spread segments over a Ray cluster; paths must be the same on its nodes.",
+    ),
+    screening: bool = typer.Option(
+        True, "--screening/--no-screening", help="Look at all segments first; suspicious ones are replayed first."
+    ),
+    suspicious: int = typer.Option(
+        5, "--suspicious", min=0, max=1000, help="Suspicious segments to replay besides the challenged ones."
+    ),
+    tolerance: bool = typer.Option(
+        False, "--tolerance", help="Measure what is inconclusive beside this machine's own noise. Never a match."
+    ),
+    inner_out: Path | None = typer.Option(
+        None, "--inner-out", help="Commit to inner digests, and write them, to be revealed later, to this file."
+    ),
+    hint: list[Path] = typer.Option([], "--hint", help="Hint about this run to sign with the result; repeatable."),
+    beacon_chain: Path | None = typer.Option(
+        None, "--beacon-chain", help="The chain of the challenge's beacon, if it is not quicknet: drand's info."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Replay the challenged segments bit by bit and sign the result.
 
-    A commitment to data, without any run, is audited by pot audit data; see its own help.
+    Cheap checks look at all segments first, and suspicious ones are replayed too. A commitment to data, without any
+    run, is audited by pot audit data; two accounts of one run by pot audit dispute; see their own help.
 
     Examples:
 
     pot audit run --challenge challenge.json --data train.jsonl --code . --key auditor.pem --out audit.jsonl
+
+    pot audit run --challenge challenge.json --data train.jsonl --key auditor.pem --out audit.jsonl --tolerance
 
     pot audit data train.json --digests train.digests --key auditor.pem --out data-audit.jsonl
     """
@@ -75,9 +107,9 @@ def audit(
     from attest.trust.keys import PrivateKey
     from pot.audit.audit import audit as run_audit
     from pot.audit.challenge import Challenge
-    from pot.audit.sandbox import Limits, isolation
+    from pot.audit.salted import InnerDigests
+    from pot.audit.sandbox import Limits
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-    from pot.errors import UsageError
     from pot.recording.begin import PRECOMMIT_FILE
     from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, other_inputs
 
@@ -85,19 +117,14 @@ def audit(
     issued = None
     if seed_nonce is not None:
         issued = SeedNonce.from_bytes(read_file(seed_nonce, limit=4096), what=str(seed_nonce))
+    given_hints = _hints(hint)
     signer = PrivateKey.load(key)  # a key that cannot sign is found out before the replay, not after it
-    for folder in hide:
-        if not folder.is_dir():
-            raise UsageError(f"{folder}: no such folder; it was given to be hidden from the program")
-    given = [path for path in (challenge, key, seed_nonce, *data) if path is not None and path.is_file()]
-    check_outputs([out], reads=[*given, *run_files(run)])
-    if isolation() != "full":
-        say(
-            f"isolation {isolation()}: this machine cannot hide the run directory and your key from the program;"
-            " stop now unless you trust the trainer"
-        )
+    _check_hidden(hide)
+    given = [path for path in (challenge, key, seed_nonce, *hint, *data) if path is not None and path.is_file()]
+    check_outputs([path for path in (out, inner_out) if path is not None], reads=[*given, *run_files(run)])
     path = run / PRECOMMIT_FILE
     inputs = other_inputs(Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path)))
+    kept: list[InnerDigests] = []
     result = run_audit(
         run,
         question,
@@ -108,116 +135,121 @@ def audit(
         progress=lambda what, done, total: say(f"{what}: {done} of {total}"),
         hidden=[*hide, key],  # the program is the prover's: it must not read the auditor's key
         workers=workers,
+        ray=ray,
+        screening=screening,
+        suspicious=suspicious,
+        tolerance=tolerance,
+        inner=None if inner_out is None else kept.append,
+        hints=given_hints,
+        beacon_chain=_chain(beacon_chain),
     )
+    if inner_out is not None:
+        write_file(
+            inner_out, kept[0].to_bytes(), mode=0o600
+        )  # first: a commitment that nobody can open is worth nothing
     write_file(out, sign_audit(result, signer))
     typer.echo(result.to_bytes().decode() if as_json else "\n".join(map(clean, _lines(result, inputs))))
+    _leave(result)
+
+
+def _chain(path: Path | None) -> ChainInfo | None:
+    from pot.audit.beacon import MAX_BEACON_BYTES, read_chain
+    from pot.canonical import read_file
+
+    return None if path is None else read_chain(read_file(path, limit=MAX_BEACON_BYTES), what=str(path))
+
+
+def _hints(paths: Sequence[Path]) -> list[Hint]:
+    from pot.audit.hints import MAX_HINT_BYTES, Hint
+    from pot.canonical import read_file
+
+    return [Hint.from_bytes(read_file(path, limit=MAX_HINT_BYTES), what=str(path)) for path in paths]
+
+
+def _check_hidden(folders: Sequence[Path]) -> None:
+    from pot.audit.sandbox import isolation
+    from pot.errors import UsageError
+
+    for folder in folders:
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder; it was given to be hidden from the program")
+    if isolation() != "full":
+        say(
+            f"isolation {isolation()}: this machine cannot hide the run directory and your key from the program;"
+            " stop now unless you trust the trainer"
+        )
+
+
+def _leave(result: AuditResult) -> None:
     outcomes = {unit.outcome for unit in result.replays}
+    extra = {unit.outcome for unit in result.extra or ()}
     if (
         outcomes & {"MISMATCH", "REFUSED"}
+        or "MISMATCH" in extra
         or result.init == "MISMATCH"
         or result.points == "MISMATCH"
         or result.datasets_differ
     ):
         raise typer.Exit(1)
-    if outcomes != {"MATCH"} or result.init != "MATCH":
+    if outcomes | extra != {"MATCH"} or result.init != "MATCH":
         raise typer.Exit(3)
 
 
 def _lines(result: AuditResult, inputs: list[str]) -> list[str]:
-    counted = [unit.outcome for unit in result.replays]
+    unit = result.challenge.unit
     lines = [
-        f"{len(counted)} of {result.challenge.population} {result.challenge.unit}s replayed: "
-        + ", ".join(f"{counted.count(name)} {name}" for name in dict.fromkeys(counted)),
+        f"{len(result.replays)} of {result.challenge.population} {unit}s replayed: {_counted(result.replays)}",
         f"initial state  {result.init}" + (f" ({result.init_detail})" if result.init_detail else ""),
         f"dataset roots  {len(result.datasets)} recomputed, {len(result.datasets_differ or ())} differ",
         f"points         {result.points}",
         f"isolation      {result.isolation}",
+        *_screening_lines(result),
+        *_tolerance_lines(result),
     ]
+    if result.inner_commitment is not None:
+        lines.append(f"inner digests  committed: {result.inner_commitment}")
+    lines += [f"hint           {hint.kind}: {hint.status}" for hint in result.hints or ()]
     if inputs:
         lines.append(f"inputs         that hold no committed records, and might hold the answer: {', '.join(inputs)}")
     return lines + [
-        f"{unit.outcome.lower()}: {unit.unit_number}: {unit.detail}" for unit in result.replays if unit.detail
+        f"{item.outcome.lower()}: {item.unit_number}: {item.detail}"
+        for item in (*result.replays, *(result.extra or ()))
+        if item.detail
     ]
 
 
-@app.command()
-def data(
-    commitment: Path = typer.Argument(..., metavar="C.json", help="The dataset commitment to make again."),
-    digests: Path | None = typer.Option(None, "--digests", help="Its listing: rebuild both roots, see no data."),
-    paths: list[Path] = typer.Option([], "--data", help="File or folder of the data, in its order; repeatable."),
-    key_file: Path | None = typer.Option(None, "--key-file", help="The hiding key of a hidden commitment."),
-    compositions: list[Path] = typer.Option([], "--composition", help="Composition to sum up again; repeatable."),
-    workers: int = typer.Option(1, "--workers", min=1, max=64, help="Processes, one file each at a time."),
-    key: Path = typer.Option(..., "--key", help="The auditor's private key."),
-    out: Path = typer.Option(..., "--out", help="Where to write the signed data audit (one line)."),
-    as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
-) -> None:
-    """Make a dataset commitment again and sign whether it is the same: exit 0 if it is, 1 if not.
+def _counted(units: Sequence[ReplayedUnit]) -> str:
+    outcomes = [unit.outcome for unit in units]
+    return ", ".join(f"{outcomes.count(name)} {name}" for name in dict.fromkeys(outcomes))
 
-    From the record digests alone (--digests), both roots are rebuilt, so that set and order hold the same records; no
-    data is seen. From the files (--data), everything is made again, and compositions are summed up again.
 
-    Examples:
+def _screening_lines(result: AuditResult) -> list[str]:
+    found = result.screening
+    if found is None:
+        return ["screening      not asked for"]
+    lines = [f"screening      {found.flagged} of {found.segments} segments look unlike training"]
+    if found.suspicious:
+        named = ", ".join(found.suspicious[:10])
+        lines.append(f"suspicious     {named}" + (" and others" if len(found.suspicious) > 10 else ""))
+    if result.extra:
+        lines.append(f"extra          {len(result.extra)} of them replayed besides: {_counted(result.extra)}")
+    return lines
 
-    pot audit data train.json --digests train.digests --key auditor.pem --out data-audit.jsonl
 
-    pot audit data winnow.json --data train.jsonl --key auditor.pem --out data-audit.jsonl
-    """
-    from attest.certify import sign_data_audit
-    from attest.trust.keys import PrivateKey
-    from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
-    from pot.commitments.dataset import DatasetCommitment
-    from pot.errors import UsageError
-
-    if (digests is None) == (not paths):
-        raise UsageError("give either --digests, to rebuild both roots, or --data, to make everything again")
-    if digests is not None and (key_file is not None or compositions):
-        raise UsageError("--key-file and --composition need the data: give --data instead of --digests")
-    signer = PrivateKey.load(key)  # a key that cannot sign is found out before the work, not after it
-    optional = [path for path in (digests, key_file) if path is not None]
-    check_outputs([out], reads=[*commitment_files(commitment), key, *optional, *paths, *compositions])
-    document = DatasetCommitment.from_bytes(read_file(commitment, limit=MAX_DOCUMENT_BYTES), what=str(commitment))
-    if digests is not None:
-        result = _audit_digests(document, digests)
-    else:
-        result = _audit_data(document, paths, key_file, compositions, workers)
-    write_file(out, sign_data_audit(result, signer))
-    value = result.model_dump(mode="json", exclude_none=True)
+def _tolerance_lines(result: AuditResult) -> list[str]:
+    found = result.tolerance
+    if found is None:
+        return []
     lines = [
-        f"{result.outcome}  {commitment}",
-        f"  from the {result.source}, {result.records} records" + (f": {result.detail}" if result.detail else ""),
-        *(f"  composition {sha256} is the same" for sha256 in result.compositions or ()),
-        *(f"  composition {sha256} is another" for sha256 in result.compositions_differ or ()),
+        f"tolerance      segment {item.segment}: distance {item.distance or 'unknown'},"
+        f" tolerance {item.tolerance} (noise {item.noise or 'unknown'}),"
+        f" smallest forgery {item.forging or 'not measured'}: "
+        + ("within" if item.within else "not within")
+        + ("" if item.usable else ", which shows nothing here")
+        for item in found.segments
     ]
-    show(as_json, value, lines)
-    if not result.agrees:
-        raise typer.Exit(1)
-
-
-def _audit_digests(document: Any, listing: Path) -> DataAudit:
-    from pot.audit.data_audit import audit_digests, open_listing
-
-    return audit_digests(document, open_listing(listing))
-
-
-def _audit_data(
-    document: Any,
-    paths: list[Path],
-    key_file: Path | None,
-    compositions: list[Path],
-    workers: int,
-) -> DataAudit:
-    from pot.audit.data_audit import audit_data
-    from pot.canonical import MAX_DOCUMENT_BYTES, read_file
-
-    key = None
-    if key_file is not None:
-        from pot.commitments.hiding import load_key
-
-        key = load_key(key_file)
-    given = []
-    for path in compositions:
-        from pot.data.composition_verify import Composition
-
-        given.append(Composition.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path)))
-    return audit_data(document, paths, key, given, workers=workers)
+    return [
+        *lines,
+        f"drift          {found.drift} over all, budget {found.budget}; {found.same} of {found.signs} residuals go the"
+        f" same way (p {found.sign_p})" + (": FLAGGED, one direction" if found.flagged else ""),
+    ]

@@ -47,6 +47,9 @@ def certify(
     ] = None,
     kit: Annotated[Path | None, typer.Option("--kit", help="The folder of the step proofs' circuit.")] = None,
     parent: Annotated[Path | None, typer.Option("--parent", help="Release bundle of the model built on.")] = None,
+    inner: Annotated[
+        list[Path] | None, typer.Option("--inner", help="Inner digests that an auditor revealed; repeatable.")
+    ] = None,
     name: Annotated[str | None, typer.Option("--name", help="The model's name; default: the folder's.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
@@ -69,6 +72,7 @@ def certify(
         kit=kit,
         parent=parent,
         commitments=commitment or [],
+        inner=inner or [],
         name=name,
     )
     subject = made.statement.subject_sha256

@@ -29,6 +29,7 @@ __all__ = ["EXTENSION_GROUP", "JOBS", "build", "main", "run"]
 JOBS: Final[dict[str, str]] = {
     "demo": "attest.cli.demo",
     "data": "attest.cli.data",
+    "run": "attest.cli.train",
     "status": "attest.cli.run",
     "show": "attest.cli.run",
     "challenge": "attest.cli.challenge",

@@ -38,6 +38,9 @@ coverage:               # a challenge must catch this share of forged units with
   detect: "0.95"
 limits:
   segment_steps: 100    # longer segments are refused
+# audit:                # if one auditor is not enough
+#   auditors: 2         # so many different ones must carry the coverage
+#   independent: true   # two of them must have shown that they computed the same states
 """
 
 TEMPLATES: Final[dict[str, str]] = {
@@ -135,6 +138,14 @@ def check(
     if policy.document.coverage is not None:
         target = policy.document.coverage
         typer.echo(f"coverage  {target.forged} forged units are caught with probability {target.detect}")
+    if policy.segment_limit is not None:
+        typer.echo(f"limits    no segment is longer than {policy.segment_limit} steps")
+    if policy.auditors > 1 or policy.independent:
+        alike = "; two must have committed to the same inner states" if policy.independent else ""
+        typer.echo(f"audit     different auditors: at least {policy.auditors}{alike}")
+    if policy.beacon is not None:
+        first = policy.beacon.not_before_round
+        typer.echo(f"beacon    challenges may be drawn by chain {policy.beacon.chain} from round {first} on")
 
 
 @app.command()

@@ -126,7 +126,7 @@ def _is_proven(out: Path, number: int, precommit_sha256: str, circuit_sha256: st
 def _numbers(
     challenge: Path | None, steps: str | None, precommit_sha256: str, transcript_sha256: str, chain: ChainResult
 ) -> list[int]:
-    from pot.audit.challenge import Challenge, check_challenge
+    from pot.audit.challenge import Challenge, check_draw
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file
     from pot.errors import UsageError
 
@@ -137,7 +137,7 @@ def _numbers(
     last = chain.segments[-1].last
     if challenge is not None:
         document = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
-        check_challenge(document, precommit_sha256, transcript_sha256, len(chain.segments), last)
+        check_draw(document, precommit_sha256, transcript_sha256, len(chain.segments), last)
         if document.unit != "step":
             raise UsageError(f"{challenge}: draws segments; draw steps with 'pot challenge new --unit step'")
         return [int(number) for number in document.chosen]

@@ -42,6 +42,8 @@ def status(
         typer.echo(f"precommit   sha256 {facts['precommit_sha256']}, seed from {facts['seed_source']}")
         if facts["other_inputs"]:
             typer.echo(clean(f"inputs      that hold no committed records: {', '.join(facts['other_inputs'])}"))
+        for gap in facts["gaps"]:
+            typer.echo(clean(f"gap         no state was kept after step {gap['step']}: {gap['reason']}"))
         for fork in facts["forks"]:
             typer.echo(f"fork        line {fork['index']}: back to step {fork['step']} from step {fork['abandoned']}")
         for problem in problems:
@@ -107,6 +109,7 @@ def _facts(run: Path) -> dict[str, Any]:
         "dropped": str(chain.dropped),
         "state": "does not hold" if broken else "not finished" if chain.problems else "complete",
         "forks": [{"index": str(f.index), "step": str(f.step), "abandoned": str(f.abandoned)} for f in chain.forks],
+        "gaps": [{"step": str(gap.step), "reason": gap.reason} for gap in chain.gaps],
         "problems": [{"code": problem.code, "detail": problem.detail} for problem in chain.problems],
         "precommit_sha256": precommit.sha256(),
         "transcript_sha256": transcript.sha256(),

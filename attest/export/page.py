@@ -10,6 +10,7 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
+from attest.export.drawing import roc_svg, timeline_svg
 from attest.plaintext import clean
 from attest.verdict.report import Report
 
@@ -39,4 +40,6 @@ def _template() -> Template:
     # autoescape for every template, whatever its name; no loader, so no template can reach a file
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["clean"] = lambda value: clean(str(value))
+    environment.filters["timeline_svg"] = timeline_svg
+    environment.filters["roc_svg"] = roc_svg
     return environment.from_string(files("attest.export").joinpath("page.html").read_text(encoding="utf-8"))

@@ -10,7 +10,15 @@ from typing import Final
 
 from attest.plaintext import clean
 from attest.verdict.findings import Finding
-from attest.verdict.report import Ancestor, ClaimReport, ExclusionSet, Report, ReportedComposition
+from attest.verdict.report import (
+    Ancestor,
+    ClaimReport,
+    ExclusionSet,
+    Report,
+    ReportedComposition,
+    Span,
+    Timeline,
+)
 
 __all__ = ["MAX_GROUP_LINES", "render_text"]
 
@@ -47,6 +55,11 @@ def _lines(report: Report) -> Iterator[str]:
         yield "Claims (each is as strong as its weakest link)"
         for claim in report.claims:
             yield from _claim(claim, names)
+    if report.timelines:
+        yield ""
+        yield "Runs"
+        for timeline in report.timelines:
+            yield from _timeline(timeline, names)
     if report.lineage:
         yield ""
         yield "Lineage"
@@ -61,6 +74,25 @@ def _lines(report: Report) -> Iterator[str]:
     yield "Not shown"
     for item in report.not_shown:
         yield f"  - {item.sentence}"
+
+
+def _timeline(timeline: Timeline, names: dict[str, str]) -> Iterator[str]:
+    name = names.get(timeline.certificate_sha256, "")
+    yield f"  {name}: {timeline.steps} steps in {timeline.segments} segments"
+    yield f"       replayed  {_spans(timeline.replayed)}"
+    yield f"       proven    {_spans(timeline.proven)}"
+    if timeline.mismatched:
+        yield f"       another result: {_spans(timeline.mismatched)}"
+    if timeline.gaps:
+        yield f"       gaps      after steps {', '.join(timeline.gaps[:12])}{' ...' if len(timeline.gaps) > 12 else ''}"
+    yield f"       {_MARKS[timeline.detection.status]} {timeline.detection.sentence}; {timeline.detection.one_forged}"
+    for hint in timeline.hints:
+        yield f"       hint by {hint.auditor}, no evidence: {hint.sentence}: {hint.status}"
+
+
+def _spans(spans: list[Span]) -> str:
+    words = [span.first if span.first == span.last else f"{span.first}-{span.last}" for span in spans[:12]]
+    return f"steps {', '.join(words)}{' ...' if len(spans) > 12 else ''}" if words else "none"
 
 
 def _claim(claim: ClaimReport, names: dict[str, str]) -> Iterator[str]:

@@ -30,6 +30,7 @@ from attest.verdict.report import (
     StepResult,
     Verdict,
 )
+from attest.verdict.timeline import timeline_of
 from pot import __version__
 
 __all__ = ["NO_POLICY", "Frame", "Judged", "by_step", "family", "report_of", "report_without_certificate"]
@@ -114,6 +115,7 @@ def report_of(frame: Frame, judged: list[Judged]) -> Report:
         policy=_policy(frame, best.requirements),
         claims=[claim for _, case in members for claim in case.claims],
         lineage=_lineage(members),
+        timelines=[timeline for _, case in members if (timeline := timeline_of(case)) is not None],
         steps=_steps(findings),
         findings=findings,
         notes=_notes(frame, judged),
@@ -144,6 +146,7 @@ def report_without_certificate(frame: Frame) -> Report:
         policy=_policy(frame, []),
         claims=[],
         lineage=[],
+        timelines=[],
         steps=_steps(findings),
         findings=findings,
         notes=_notes(frame, []),

@@ -21,7 +21,8 @@ from attest.verdict.sets import left_out, united_fields
 
 __all__ = ["compose_claims", "same_claim"]
 
-_RUN_LINKS = ("precommit", "inputs", "dataset-commitment", "order", "transcript", "chain", "fork")
+_BEFORE_ORDER = ("precommit", "inputs", "dataset-commitment")
+_AFTER_ORDER = ("transcript", "chain", "fork")
 _END_LINKS = ("released-weights", "subject", "files")
 _OVER_LINEAGE = ("training-provenance", "dataset-exclusion")
 
@@ -35,11 +36,11 @@ def compose_claims(case: Case, sets: list[ClaimReport], steps: list[ClaimReport]
     if any(isinstance(claim, TrainingProvenance) for claim in case.certificate.claims):
         claims.append(_provenance(case))
     for claim in sets:
-        run = [*_links(case, _RUN_LINKS), *_data_ties(case, claim), *_trained_on(case), *_links(case, _END_LINKS)]
+        run = [*_run_links(case), *_data_ties(case, claim), *_trained_on(case), *_links(case, _END_LINKS)]
         claims.append(_with(claim, run))
     for proven in steps:
         ties = [case.link("points-tie"), case.link("initial-weights")]  # the induction over states begins at the first
-        run = [*_links(case, _RUN_LINKS), *ties, *_links(case, _END_LINKS)]
+        run = [*_run_links(case), *ties, *_links(case, _END_LINKS)]
         claims.append(_with(proven, run))
     if left_out(case.commitments.values()):
         case.not_shown.add("records-left-out")
@@ -60,7 +61,7 @@ def same_claim(one: ClaimReport, other: ClaimReport) -> bool:
 
 
 def _provenance(case: Case) -> ClaimReport:
-    links = [*_links(case, _RUN_LINKS), case.link("seed"), *_trained_on(case), *_links(case, _END_LINKS)]
+    links = [*_run_links(case), case.link("seed"), *_trained_on(case), *_links(case, _END_LINKS)]
     empty = ClaimReport(
         certificate_sha256=case.sha256,
         type="training-provenance",
@@ -92,6 +93,13 @@ def _data_ties(case: Case, claim: ClaimReport) -> list[Link]:
         return []
     own = {item.commitment_sha256 for item in case.precommit.data} if case.precommit else set()
     return [case.link("view-tie", about=[f"object {sha256}" for sha256 in claim.training or () if sha256 not in own])]
+
+
+def _run_links(case: Case) -> list[Link]:
+    """The links of the run itself. No seed fixes the order of a stream: its link cannot be more than `committed`."""
+    found = {finding.code for finding in case.ledger.findings}
+    order = [code for code in ("order", "stream-order") if code in found] or ["order"]
+    return _links(case, (*_BEFORE_ORDER, *order, *_AFTER_ORDER))
 
 
 def _links(case: Case, codes: Iterable[str]) -> list[Link]:

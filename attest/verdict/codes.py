@@ -126,9 +126,20 @@ _ALL: Final = (
         "Let an accepted auditor give the nonce (seed source verifier), and refer to that audit in the certificate.",
     ),
     Code(
+        "seed-beacon", 8, True,
+        "The nonce is the randomness of the pre-committed beacon round: SHA-256 of a signature that holds.",
+        "Put the round's signature (48 bytes) among the objects, name a beacon other than quicknet in the policy"
+        " (challenge.beacon), and install the extra [beacon].",
+    ),
+    Code(
         "order", 8, True,
         "Each step used the records that seed and order method give for it.",
         "The order is not the pre-committed one: the transcript is not that of an honest run.",
+    ),
+    Code(
+        "stream-order", 8, False,
+        "A seed fixes the order of records; for an iterable dataset none does.",
+        "Nothing to repair: claims about such a run's data stay committed. A map-style dataset has a fixed order.",
     ),
     Code(
         "transcript", 9, True,
@@ -144,6 +155,11 @@ _ALL: Final = (
         "fork", 9, True,
         "The run went straight from its start to its end; nothing was rewound to try again.",
         "A run that was rewound shows one of several outcomes; train without going back to earlier checkpoints.",
+    ),
+    Code(
+        "gap", 9, False,
+        "Every checkpoint that should have files has them.",
+        "A disk failed during the run: the segment over the gap is longer, and replay shows the same for it.",
     ),
     Code(
         "initial-weights", 9, False,
@@ -232,7 +248,7 @@ _ALL: Final = (
     ),
     Code(
         "challenge", 12, True,
-        "The challenge recomputes from the transcript and a verifier's nonce, over the whole run.",
+        "The challenge recomputes, over the whole run, from the transcript and a verifier's nonce or a beacon's round.",
         "The challenged units are not those that the nonce draws: let the auditor make a new challenge.",
     ),
     Code(
@@ -242,8 +258,24 @@ _ALL: Final = (
     ),
     Code(
         "replay-coverage", 12, False,
-        "The challenge is large enough to catch the policy's share of forged units with the policy's probability.",
+        "The challenges, together, catch the policy's share of forged units with the policy's probability.",
         "Let an accepted auditor replay a larger challenge; pot challenge new computes its size.",
+    ),
+    Code(
+        "independent-audits", 12, False,
+        "Two auditors revealed digests of inner states that each had committed to, and they agree.",
+        "Let two auditors replay a common segment with pot audit --inner-out, and put both revealed documents among the"
+        " objects.",
+    ),
+    Code(
+        "screening", 12, False,
+        "Cheap checks over all segments found none that looks unlike training, or an auditor replayed those that do.",
+        "Let an accepted auditor replay the segments that the finding names.",
+    ),
+    Code(
+        "replay-tolerance", 12, False,
+        "Where bits could not be compared, states lie within the auditor's own noise, nearer than any forgery tried.",
+        "Replay on a machine like the run's: a tolerance never replaces a match.",
     ),
     Code(
         "segment-length", 12, True,
@@ -327,6 +359,9 @@ NOT_SHOWN: Final[dict[str, str]] = {
         "That the weights were historically obtained this way; exact replay shows that they can be obtained so."
     ),
     "seed-source-self": "That the seed was not searched for: the trainer chose the nonce alone.",
+    "seed-beacon-time": "That the pre-commitment is older than the beacon's round, so that nobody knew the nonce.",
+    "order-not-fixed": "That the records came in an order fixed beforehand: an iterable dataset chose them as it went.",
+    "auditors-may-be-one": "That two auditors are not one person or one machine, and told each other nothing.",
     "unaudited-steps": "That units which no accepted auditor replayed ran as the transcript says.",
     "selected-audits": "That no further audit was made whose unfavourable result was left out.",
     "time-and-log": "When the pre-commitment was written: no log and no trusted clock were consulted.",

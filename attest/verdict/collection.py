@@ -17,8 +17,8 @@ from attest.predicate import AUDIT, DATA_AUDIT, TRAINING_CERTIFICATE, TrainingCe
 from attest.statement import Statement, certificate_of
 from attest.verdict.findings import Finding, Ledger
 from attest.verdict.policy import Policy
-from pot.audit.audit import AuditResult
 from pot.audit.data_audit import DataAudit
+from pot.audit.result import AuditResult
 from pot.canonical import Document, canonical_bytes, sha256_hex
 from pot.errors import Malformed, PotError
 

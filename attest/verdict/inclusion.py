@@ -120,6 +120,10 @@ def _check_used(case: Case, claim: DatasetInclusion, indices: Sequence[int] | No
     if indices is None or case.precommit is None or not isinstance(start, StartEvent):
         case.ledger.not_checked("inclusion-used", subject, "which records the batches hold cannot be told")
         return
+    if case.precommit.order.method == "stream/1":
+        detail = "no seed fixes which records a stream yields: the batches of this run name none"
+        case.ledger.not_checked("inclusion-used", subject, detail)
+        return
     if case.ledger.status("order", "chain") != "passed":  # also: the number of steps is that of a transcript
         case.ledger.not_checked("inclusion-used", subject, "the transcript does not show which steps were made")
         return

@@ -13,16 +13,20 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from attest.bundle import ReleaseBundle
-from attest.verdict.audits import check_audits, check_coverage, gather_audits
+from attest.verdict.audits import check_audits, gather_audits
 from attest.verdict.case import Case
 from attest.verdict.claims import compose_claims
 from attest.verdict.collection import Certified, Collection
 from attest.verdict.composition import check_compositions
+from attest.verdict.coverage import check_coverage
 from attest.verdict.exclusion import check_exclusions
 from attest.verdict.findings import Ledger
 from attest.verdict.inclusion import check_inclusions
+from attest.verdict.independence import check_independence
 from attest.verdict.policy import Policy
-from attest.verdict.run import check_precommit, check_seed, check_transcript, check_weights
+from attest.verdict.run import check_precommit, check_transcript, check_weights
+from attest.verdict.screening import check_screening
+from attest.verdict.seed import check_seed
 from attest.verdict.steps import StepVerifier, check_steps
 from attest.verdict.subject import check_subject
 
@@ -57,11 +61,13 @@ class Examiner:
         check_precommit(case)  # 8
         check_transcript(case)  # 8 order, 9 chain
         gather_audits(case, self.collection)  # 12, needed for the seed and the first weights
-        check_seed(case)  # 8
+        check_seed(case, self.policy)  # 8
         self._ancestors(case, depth)  # 13
         check_weights(case)  # 9
         set_claims = [*check_exclusions(case), *check_inclusions(case), *check_compositions(case)]  # 10
         check_audits(case, self.policy)  # 12
+        check_independence(case, self.policy)  # 12
+        check_screening(case)  # 12
         steps = check_steps(case, self.policy, self.verify_step)  # 11
         check_coverage(case)  # 12
         compose_claims(case, set_claims, steps)  # 13

@@ -14,9 +14,10 @@ from collections.abc import Sequence
 from attest.predicate import Operation
 from attest.verdict.case import Case
 from pot.canonical import sha256_hex
+from pot.commitments.sharded import sharded_digest
 from pot.commitments.state import TensorEntry, entries_from_safetensors, tensors_digest
 from pot.errors import Malformed, PotError
-from pot.recording.precommit import Parent
+from pot.recording.precommit import Parent, row_processes
 
 __all__ = ["apply_operation", "check_operations", "initial_digest", "released_digest"]
 
@@ -131,8 +132,10 @@ def _operand(case: Case, sha256: str, what: str) -> bytes | None:
 
 
 def _digest(case: Case, code: str, data: bytes) -> str | None:
+    processes = 1 if case.precommit is None else row_processes(case.precommit)
     try:
-        return tensors_digest("model", entries_from_safetensors(data))
+        entries = entries_from_safetensors(data)
+        return tensors_digest("model", entries) if processes == 1 else sharded_digest("model", entries, processes)
     except PotError as error:
         case.ledger.failed(code, "model", str(error))
         return None

@@ -13,16 +13,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 
 from attest.predicate import Name
 from attest.trust.keys import PublicKey, SignatureRefused
 from attest.verdict.findings import Level, rank
 from attest.verdict.report import ClaimType
+from attest.verdict.rules import (
+    AuditRules,
+    BeaconPin,
+    ChallengeRules,
+    CoverageTarget,
+    Limits,
+    Quantity,
+    SrsClass,
+    ZkPins,
+)
 from attest.verdict.yaml_subset import MAX_YAML_BYTES, parse_yaml
-from pot.canonical import Count, Document, Hex32, read_file
+from pot.audit.beacon import QUICKNET, ChainInfo
+from pot.canonical import Document, Hex32, read_file
 from pot.commitments.hiding import Hiding
 from pot.errors import Malformed
 
@@ -31,13 +42,10 @@ __all__ = [
     "ExclusionPin",
     "Identity",
     "InclusionPin",
-    "Limits",
     "Policy",
     "PolicyDocument",
     "Requirement",
     "Role",
-    "Srs",
-    "SrsClass",
     "load_policy",
     "pin_words",
     "read_policy",
@@ -45,21 +53,6 @@ __all__ = [
 
 POLICY_VERSION: Final = "pot/policy/v1"
 Role = Literal["developer", "auditor"]
-SrsClass = Literal["public-ceremony", "verifier", "insecure-local"]
-
-
-def _quantity(value: Any) -> Any:
-    """People write `records: 200`; documents carry quantities as strings."""
-    return str(value) if type(value) is int else value
-
-
-Quantity = Annotated[Count, BeforeValidator(_quantity)]
-Share = Annotated[
-    str,
-    StringConstraints(pattern=r"\A(0|[1-9][0-9]{0,5})(\.[0-9]{1,30})?(e-[1-9][0-9]?)?\z"),
-    BeforeValidator(_quantity),
-]
-"""A number between 0 and 1, kept as text so that it stays exact."""
 
 
 class Identity(Document):
@@ -123,41 +116,6 @@ class Requirement(Document):
         return self
 
 
-class Limits(Document):
-    """Limits on the run. `segment_steps`: the longest segment that is accepted."""
-
-    segment_steps: Quantity | None = None
-
-
-class CoverageTarget(Document):
-    """A challenge must catch a run with this share of forged units with at least this probability."""
-
-    forged: Share
-    detect: Share
-
-    @model_validator(mode="after")
-    def _shares(self) -> CoverageTarget:
-        if not 0 < Fraction(self.forged) <= 1 or not 0 <= Fraction(self.detect) <= 1:
-            raise ValueError("forged must be above 0 and at most 1, detect between 0 and 1")
-        return self
-
-
-class Srs(Document):
-    """A structured reference string by digest. Only `public-ceremony` and `verifier` can reach `proved`."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, populate_by_name=True)
-
-    sha256_: Hex32 = Field(alias="sha256")
-    class_: SrsClass = Field(alias="class")
-
-
-class ZkPins(Document):
-    """What step proofs may be made with."""
-
-    circuits: Annotated[list[Hex32], Field(max_length=256)] = Field(default_factory=list)
-    srs: Annotated[list[Srs], Field(max_length=64)] = Field(default_factory=list)
-
-
 class PolicyDocument(Document):
     """The fields of a policy file."""
 
@@ -166,12 +124,18 @@ class PolicyDocument(Document):
     require: Annotated[list[Requirement], Field(min_length=1, max_length=64)]
     limits: Limits | None = None
     coverage: CoverageTarget | None = None
+    challenge: ChallengeRules | None = None
+    audit: AuditRules | None = None
     zk: ZkPins | None = None
 
     @model_validator(mode="after")
     def _decidable(self) -> PolicyDocument:
         if self.coverage is None and any(rank(item.level) >= rank("audited") for item in self.require):
             raise ValueError("a policy that requires `audited` must say how much: coverage {forged, detect}")
+        if self.audit is not None and int(self.audit.auditors or "1") > len(self.roles.auditor):
+            raise ValueError("audit.auditors asks for more auditors than roles.auditor names")
+        if self.audit is not None and self.audit.independent and len(self.roles.auditor) < 2:
+            raise ValueError("audit.independent needs at least two identities in roles.auditor")
         names = [identity.name for identity in (*self.roles.developer, *self.roles.auditor)]
         if len(set(names)) != len(names):
             raise ValueError("roles: two identities have the same name")
@@ -227,6 +191,26 @@ class Policy:
         """Share of forged units and the probability to catch them, exactly."""
         target = self.document.coverage
         return None if target is None else (Fraction(target.forged), Fraction(target.detect))
+
+    @property
+    def beacon(self) -> BeaconPin | None:
+        """The beacon that may draw challenges."""
+        return self.document.challenge.beacon if self.document.challenge else None
+
+    @property
+    def beacon_chain(self) -> ChainInfo | None:
+        """The description of that beacon's chain."""
+        return None if self.beacon is None else self.beacon.info or QUICKNET
+
+    @property
+    def auditors(self) -> int:
+        """How many different auditors must carry the coverage."""
+        return int((self.document.audit.auditors if self.document.audit else None) or "1")
+
+    @property
+    def independent(self) -> bool:
+        """Whether two auditors must have shown that they computed the same inner states."""
+        return bool(self.document.audit and self.document.audit.independent)
 
     @property
     def circuits(self) -> frozenset[str]:

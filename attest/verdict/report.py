@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from attest.verdict.findings import Finding, Level, Link, Status
-from pot.canonical import Count, Document, Hex32
+from pot.canonical import Count, Decimal, Document, Hex32
 from pot.commitments.hiding import Hiding
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Ancestor",
     "ClaimReport",
     "ClaimType",
+    "Detection",
     "ExclusionSet",
     "InclusionSet",
     "NotShown",
@@ -28,10 +29,13 @@ __all__ = [
     "ReportedCertificate",
     "ReportedComposition",
     "ReportedGroup",
+    "ReportedHint",
     "ReportedModel",
     "ReportedPolicy",
     "RequirementResult",
+    "Span",
     "StepResult",
+    "Timeline",
     "Verdict",
 ]
 
@@ -164,6 +168,51 @@ class StepResult(Document):
     summary: str
 
 
+class Span(Document):
+    """Steps `first` to `last`, both included."""
+
+    first: Count
+    last: Count
+
+
+class Detection(Document):
+    """What the replays are worth: the sentence of `replay-coverage`, and what it takes for granted."""
+
+    status: Status
+    sentence: str
+    one_forged: str
+    assumed: list[str]
+
+
+class ReportedHint(Document):
+    """A statistical test that an accepted auditor signed. `roc`: pairs of parts, compared and claimed, as decimals."""
+
+    auditor: str
+    kind: Literal["memorization", "canaries"]
+    status: Literal["consistent", "undecided", "no-sign"]
+    sentence: str
+    roc: list[list[Decimal]]
+
+
+class Timeline(Document):
+    """A run, drawn: its segments' last steps, what was replayed, proven or lost, each as ranges of steps.
+
+    `ends` is empty where there are too many to draw; `left_out` counts ranges that are not listed.
+    """
+
+    certificate_sha256: Hex32
+    steps: Count
+    segments: Count
+    ends: list[Count]
+    replayed: list[Span]
+    mismatched: list[Span]
+    proven: list[Span]
+    gaps: list[Count]
+    left_out: Count | None = None
+    detection: Detection
+    hints: list[ReportedHint]
+
+
 class NotShown(Document):
     """Something that nothing in this report shows."""
 
@@ -186,6 +235,7 @@ class Report(Document):
     policy: ReportedPolicy | None = None
     claims: list[ClaimReport]
     lineage: list[Ancestor]
+    timelines: list[Timeline]
     steps: list[StepResult]
     findings: list[Finding]
     notes: list[Finding]

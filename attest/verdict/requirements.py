@@ -18,7 +18,7 @@ from attest.verdict.findings import Ledger, Level, Status, clean, rank, weakest
 from attest.verdict.policy import ExclusionPin, Requirement, pin_words
 from attest.verdict.report import ClaimReport, ExclusionSet, InclusionSet, RequirementResult
 
-__all__ = ["require"]
+__all__ = ["require", "require_independence"]
 
 
 def require(case: Case, requirement: Requirement, decision: Ledger) -> RequirementResult:
@@ -39,6 +39,15 @@ def require(case: Case, requirement: Requirement, decision: Ledger) -> Requireme
         found=found,
         status=status,
         detail=clean(detail),
+    )
+
+
+def require_independence(case: Case, decision: Ledger) -> None:
+    """`audit.independent` for one certificate of the lineage. Writes `requirement`."""
+    link = case.link("independent-audits")
+    detail = link.detail if link.detail != "not reached" else "no accepted audit carries a commitment to inner digests"
+    decision.add(
+        "requirement", link.status, f"{case.certificate.model.name}: independent audits", detail, level=link.level
     )
 
 

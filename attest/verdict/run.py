@@ -1,4 +1,4 @@
-"""Steps 8 and 9: the run that the certificate refers to, from pre-commitment and seed to the released weights.
+"""Steps 8 and 9: the run that the certificate refers to, from pre-commitment and order to the released weights.
 
 Spec: `specs/verification.md`, steps 8 and 9; `specs/transcript.md`. Everything here is recomputed from the objects;
 an auditor's word enters only where the data or the program would be needed.
@@ -16,12 +16,14 @@ from pot.commitments.dataset import DatasetCommitment
 from pot.errors import PotError
 from pot.recording.chain import check_chain
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
-from pot.recording.transcript import StartEvent, read_transcript
+from pot.recording.transcript import read_transcript
 
-__all__ = ["check_precommit", "check_seed", "check_transcript", "check_weights"]
+__all__ = ["check_precommit", "check_transcript", "check_weights"]
 
 _ORDER_PROBLEMS = frozenset({"batch"})
+_LIMIT_PROBLEMS = frozenset({"limit"})
 _PRECOMMIT_PROBLEMS = frozenset({"start"})
+_GAPS_NAMED = 10
 
 
 def check_precommit(case: Case) -> None:
@@ -110,7 +112,7 @@ def _check_commitment(case: Case, precommit: Precommit, sha256: str) -> None:
 
 
 def check_transcript(case: Case) -> None:
-    """Steps 8 (seed, order) and 9 (chain). Writes `transcript`, `order`, `chain`, `fork`."""
+    """Steps 8 (order) and 9 (chain). Writes `transcript`, `order` or `stream-order`, `chain`, `fork`, `gap`."""
     sha256 = case.certificate.run.transcript_sha256
     data = case.object("transcript", sha256, "the transcript")
     if data is None:
@@ -133,13 +135,16 @@ def check_transcript(case: Case) -> None:
         case.ledger.failed("chain", subject, str(error))
         return
     for problem in case.chain.problems:
+        if problem.code in _LIMIT_PROBLEMS:  # not false: too much for this reader
+            case.ledger.not_checked("order", subject, problem.detail)
+            continue
         code = "order" if problem.code in _ORDER_PROBLEMS else "chain"
         code = "precommit" if problem.code in _PRECOMMIT_PROBLEMS else code
         case.ledger.failed(code, subject, f"{problem.code}: {problem.detail}")
     codes = {problem.code for problem in case.chain.problems}
-    if not codes & _ORDER_PROBLEMS:
-        case.ledger.passed("order", subject, f"{_steps(case)} steps took the records that seed and order give")
-    if not codes - _ORDER_PROBLEMS - _PRECOMMIT_PROBLEMS:
+    if not codes & (_ORDER_PROBLEMS | _LIMIT_PROBLEMS):
+        _check_order(case, case.precommit, subject)
+    if not codes - _ORDER_PROBLEMS - _LIMIT_PROBLEMS - _PRECOMMIT_PROBLEMS:
         case.ledger.passed(
             "chain", subject, f"{case.chain.events} events, {len(case.chain.segments)} segments, one unbroken line"
         )
@@ -152,35 +157,30 @@ def check_transcript(case: Case) -> None:
     if not case.chain.forks:
         resumed = f"; {case.chain.dropped} steps repeated after an interruption" if case.chain.dropped else ""
         case.ledger.passed("fork", subject, f"nothing was rewound{resumed}")
+    _check_gaps(case, subject)
+
+
+def _check_order(case: Case, precommit: Precommit, subject: str) -> None:
+    if precommit.order.method == "stream/1":
+        case.not_shown.add("order-not-fixed")
+        detail = "an iterable dataset: the transcript says what it yielded, and no seed fixes that"
+        case.ledger.not_checked("stream-order", subject, detail)
+        return
+    case.ledger.passed("order", subject, f"{_steps(case)} steps took the records that seed and order give")
+
+
+def _check_gaps(case: Case, subject: str) -> None:
+    gaps = case.chain.gaps if case.chain else ()
+    if not gaps:
+        case.ledger.passed("gap", subject, "no checkpoint lacks the files that were promised")
+        return
+    steps = ", ".join(str(gap.step) for gap in gaps[:_GAPS_NAMED]) + (" ..." if len(gaps) > _GAPS_NAMED else "")
+    detail = f"checkpoints without the files that were promised: steps {steps}; first reason: {gaps[0].reason}"
+    case.ledger.not_checked("gap", subject, detail)
 
 
 def _steps(case: Case) -> int:
     return sum(len(segment.steps) for segment in case.chain.segments) if case.chain else 0
-
-
-def check_seed(case: Case) -> None:
-    """Step 8: who chose the nonce. Writes `seed`. Runs after audits are known."""
-    start = case.transcript.events[0] if case.transcript and case.transcript.events else None
-    if case.precommit is None or not isinstance(start, StartEvent):
-        case.ledger.not_checked("seed", "nonce", "there is no pre-commitment or no start event")
-        return
-    if case.precommit.seed_source == "self":
-        case.not_shown.add("seed-source-self")
-        case.ledger.not_checked("seed", "nonce", "seed source self: the trainer chose the nonce alone")
-        return
-    for audit in case.audits:
-        given = audit.result.seed_nonce
-        if audit.auditor is None or given is None or given.precommit_sha256 != case.certificate.run.precommit_sha256:
-            continue
-        if given.nonce != start.nonce:
-            case.ledger.failed(
-                "seed", "nonce", f"{audit.auditor} gave another nonce", expected=given.nonce, found=start.nonce
-            )
-            return
-        case.ledger.passed("seed", "nonce", f"{audit.auditor} gave the nonce for this pre-commitment", level="audited")
-        return
-    case.not_shown.add("seed-source-self")
-    case.ledger.not_checked("seed", "nonce", "seed source verifier, but no accepted auditor says that they gave it")
 
 
 def check_weights(case: Case) -> None:

@@ -13,7 +13,8 @@ Spec: `specs/verification.md`. Command line, library, HTTP service and page all 
     9  transcript chain, W_0 to released weights `check_transcript`, `check_weights`
     10 claims: set proofs                        `check_exclusions`, `check_inclusions`, `check_compositions`
     11 step proofs                               `check_steps`
-    12 audits and coverage arithmetic            `check_audits`, `check_data_ties`, `check_coverage`
+    12 audits and coverage arithmetic            `check_audits`, `check_data_ties`, `check_independence`,
+                                                 `check_screening`, `check_coverage`
     13 lineage, recursively, same claims         `Examiner`, `compose_claims`
     14 status fresh                              not consulted in this version
     15 policy -> verdict                         `_decide`
@@ -38,7 +39,7 @@ from attest.verdict.findings import Finding, Ledger, clean
 from attest.verdict.lineage import Examiner
 from attest.verdict.policy import Policy
 from attest.verdict.report import Report, RequirementResult, Verdict
-from attest.verdict.requirements import require
+from attest.verdict.requirements import require, require_independence
 from attest.verdict.steps import StepVerifier, default_step_verifier
 from pot.commitments.model import model_digest
 
@@ -95,6 +96,9 @@ def _decide(case: Case, policy: Policy | None) -> Judged:
     else:
         decision.passed("policy", "policy", f"policy {policy.sha256[:16]}: {len(policy.document.require)} requirements")
         requirements = [require(case, requirement, decision) for requirement in policy.document.require]
+        if policy.independent:
+            for _, member in family(case):
+                require_independence(member, decision)
     findings = [f for _, member in family(case) for f in by_step(member.ledger.findings)] + decision.findings
     failed = [finding for finding in findings if finding.status == "failed"]
     if failed:

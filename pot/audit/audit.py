@@ -10,60 +10,37 @@ Does not show: segments that were not chosen, beyond the challenge's arithmetic;
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pydantic import BaseModel
-
+from pot.audit.beacon import ChainInfo
 from pot.audit.challenge import Challenge, check_challenge
-from pot.audit.replay import Outcome, PointsOutcome, Replay, Replayer
-from pot.audit.sandbox import Isolation, Limits
-from pot.canonical import MAX_DOCUMENT_BYTES, Count, Document, Hex32, read_file
-from pot.commitments.dataset import DatasetCommitment
-from pot.errors import MissingExtra, PotError, Refused
-from pot.recording.begin import COMMITMENTS_FOLDER, PRECOMMIT_FILE
-from pot.recording.chain import ChainResult, check_chain
-from pot.recording.environment import capture, differences, environment_sha256
+from pot.audit.hints import Hint
+from pot.audit.replay import PointsOutcome, Replay, Replayer
+from pot.audit.result import MAX_DETAIL, MAX_EXPLAINED, MAX_HINTS, AuditResult, ReplayedUnit
+from pot.audit.roots import recomputed
+from pot.audit.salted import InnerDigests, inner_step, new_inner_digests
+from pot.audit.sandbox import Limits
+from pot.audit.screening import Screening, screen
+from pot.audit.spread import ReplayJob, RunPlace, replays
+from pot.audit.tolerance import Tolerance
+from pot.canonical import Document, read_file
+from pot.errors import Refused, UsageError
+from pot.recording.begin import PRECOMMIT_FILE
+from pot.recording.chain import ChainResult, Segment, check_chain
+from pot.recording.environment import capture, environment_sha256
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
 from pot.recording.transcript import StartEvent, Transcript, load_transcript
 
-__all__ = ["MAX_DETAIL", "MAX_EXPLAINED", "AuditResult", "Progress", "ReplayedUnit", "audit", "load_run"]
+__all__ = ["SUSPICIOUS", "AuditResult", "Progress", "ReplayedUnit", "audit", "load_run"]
 
-MAX_DETAIL: Final = 300  # characters of an explanation, and
-MAX_EXPLAINED: Final = 50  # units that get one: a statement must stay under 64 KiB
+SUSPICIOUS: Final = 5
+"""Suspicious segments that are replayed besides the challenged ones, unless told otherwise."""
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many units are done, and how many there are."""
-
-
-class ReplayedUnit(BaseModel):
-    """The outcome of one challenged unit."""
-
-    model_config = Document.model_config
-
-    unit_number: Count
-    outcome: Outcome
-    detail: str | None = None
-
-
-class AuditResult(Document):
-    """`pot/audit-result/v1`. `datasets`: commitments whose roots were recomputed; `datasets_differ`: and differed."""
-
-    version: Literal["pot/audit-result/v1"]
-    precommit_sha256: Hex32
-    transcript_sha256: Hex32
-    challenge: Challenge
-    replays: tuple[ReplayedUnit, ...]
-    datasets: tuple[Hex32, ...]
-    datasets_differ: tuple[Hex32, ...] | None = None
-    init: Literal["MATCH", "MISMATCH", "NOT_CHECKED"]
-    init_detail: str | None = None
-    points: PointsOutcome
-    seed_nonce: SeedNonce | None = None
-    environment_sha256: Hex32
-    isolation: Isolation
 
 
 def load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
@@ -78,6 +55,15 @@ def load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
     return precommit, transcript, chain
 
 
+@dataclass(frozen=True)
+class _Replayed:
+    """The replays by segment, the one that regenerates W_0, and the segments nobody challenged, in their order."""
+
+    segments: Mapping[int, Replay]
+    first: Replay
+    extra: Sequence[int]
+
+
 def audit(
     run_dir: Path,
     challenge: Challenge,
@@ -89,48 +75,86 @@ def audit(
     progress: Progress | None = None,
     hidden: Sequence[Path] = (),
     workers: int = 1,
+    ray: str | None = None,
+    screening: bool = True,
+    suspicious: int = SUSPICIOUS,
+    tolerance: bool = False,
+    inner: Callable[[InnerDigests], None] | None = None,
+    hints: Sequence[Hint] = (),
+    beacon_chain: ChainInfo | None = None,
 ) -> AuditResult:
     """Answer `challenge` to the run: recompute roots from `data`, regenerate W_0, replay the chosen segments.
 
     `data`: files or folders with what the program reads, matched by SHA-256. `code`: the folder of its code.
     `seed_nonce`: the nonce document, if this auditor issued it. `hidden`: further folders that the replayed program
-    must not see (the released model). `workers`: segments replayed at the same time. Raises `Refused` for a run or
-    challenge that does not hold, `UsageError`, `EnvironmentFailure`.
+    must not see (the released model). `workers`: segments replayed at the same time; `ray`: address of a cluster
+    instead, where all paths mean the same on every node. `screening`: look at all segments first, and replay up to
+    `suspicious` more of those that look bent. `tolerance`: measure what is INCONCLUSIVE beside this machine's noise.
+    `inner`: takes the private document of inner digests, to whose commitment the result then refers. `hints`: tests of
+    this transcript, to be signed with the result. `beacon_chain`: that of the challenge, where it is not quicknet.
+
+    Raises `Refused` for a run, challenge or hint that does not hold, `UsageError`, `EnvironmentFailure`.
     """
     precommit, transcript, chain = load_run(run_dir)
-    check_challenge(challenge, precommit.sha256(), transcript.sha256(), len(chain.segments), int(precommit.steps))
+    names, sizes = (precommit.sha256(), transcript.sha256()), (len(chain.segments), int(precommit.steps))
+    check_challenge(challenge, *names, *sizes, beacon_chain)
+    _check_hints(hints, transcript.sha256())
     start = transcript.events[0]
     nonce = start.nonce if isinstance(start, StartEvent) else ""
     if seed_nonce is not None and (seed_nonce.precommit_sha256, seed_nonce.nonce) != (precommit.sha256(), nonce):
         raise Refused(f"{run_dir}: the run does not use the nonce that this auditor issued")
-    replayer = Replayer(run_dir, precommit, nonce, data, code, limits=limits, hidden=hidden)
-    same, differ = _datasets(run_dir, precommit, replayer, progress)
-    replays, first = _replay_chosen(challenge, chain, replayer, progress, max(1, workers))
-    init, detail = _init(first, chain, precommit)
-    units = [
-        _unit(number, replays[_segment_of(challenge, chain, int(number))], at < MAX_EXPLAINED)
-        for at, number in enumerate(challenge.chosen)
-    ]
-    environment = next((item.environment for item in (first, *replays.values()) if item.environment), None)
+    paths = (tuple(path.resolve() for path in data), code.resolve(), tuple(path.resolve() for path in hidden))
+    place = RunPlace(run_dir.resolve(), precommit.to_bytes(), nonce, paths[0], paths[1], limits or Limits(), paths[2])
+    replayer = place.replayer()
+    same, differ = recomputed(run_dir, precommit, replayer, progress)
+    screened = screen(run_dir, precommit, chain, progress) if screening else None
+    steps = {} if inner is None else _inner_steps(transcript.sha256(), chain.segments)
+    extra = _extra(challenge, chain, screened, suspicious)
+    jobs = _jobs(challenge, chain, place, extra, screened, steps)
+    found = _replay(jobs, replayer, extra, progress, workers, ray)
+    init, detail = _init(found.first, chain, replayer)
+    environment = next((item.environment for item in (found.first, *found.segments.values()) if item.environment), None)
     value: dict[str, Any] = {
         "version": "pot/audit-result/v1",
         "precommit_sha256": precommit.sha256(),
         "transcript_sha256": transcript.sha256(),
-        "challenge": challenge.model_dump(mode="json"),
-        "replays": units,
+        "challenge": _json(challenge),
+        "replays": _units(challenge, chain, found.segments),
         "datasets": same,
         "init": init,
-        "points": _points([replays[key] for key in sorted(replays)]),
+        "points": _points([found.segments[key] for key in sorted(_challenged(challenge, chain))]),
         "environment_sha256": environment_sha256(environment if environment is not None else capture()),
-        "isolation": first.isolation,
+        "isolation": found.first.isolation,
     }
-    if differ:
-        value["datasets_differ"] = differ
-    if detail:
-        value["init_detail"] = detail[:MAX_DETAIL]
-    if seed_nonce is not None:
-        value["seed_nonce"] = seed_nonce.model_dump(mode="json")
+    optional = {
+        "datasets_differ": differ,
+        "init_detail": detail[:MAX_DETAIL],
+        "seed_nonce": _json(seed_nonce),
+        "extra": [
+            _unit(str(_number(challenge, chain.segments[index - 1])), found.segments[index], at < MAX_EXPLAINED)
+            for at, index in enumerate(found.extra)
+        ],
+        "screening": _json(screened),
+        "tolerance": _json(_tolerance(replayer, chain, found, progress)) if tolerance else None,
+        "inner_commitment": _inner(inner, transcript.sha256(), challenge.nonce, steps, found.segments),
+        "hints": [_json(hint) for hint in hints],
+    }
+    value.update({name: item for name, item in optional.items() if item})
     return AuditResult.from_value(value, what="audit result")
+
+
+def _json(document: Document | None) -> dict[str, Any] | None:
+    return None if document is None else document.model_dump(mode="json", exclude_none=True)
+
+
+def _check_hints(hints: Sequence[Hint], transcript_sha256: str) -> None:
+    if len(hints) > MAX_HINTS:
+        raise UsageError(f"{len(hints)} hints were given, a result holds at most {MAX_HINTS}")
+    for hint in hints:
+        if hint.transcript_sha256 != transcript_sha256:
+            raise Refused(
+                f"the hint is about the transcript {hint.transcript_sha256}, this run's is {transcript_sha256}"
+            )
 
 
 def _segment_of(challenge: Challenge, chain: ChainResult, number: int) -> int:
@@ -140,67 +164,101 @@ def _segment_of(challenge: Challenge, chain: ChainResult, number: int) -> int:
     return bisect_left(chain.segments, number, key=lambda segment: segment.last) + 1
 
 
-def _replay_chosen(
-    challenge: Challenge, chain: ChainResult, replayer: Replayer, progress: Progress | None, workers: int
-) -> tuple[dict[int, Replay], Replay]:
-    """The replays by segment, and the one that regenerates W_0."""
-    wanted = sorted({_segment_of(challenge, chain, int(number)) for number in challenge.chosen})
-    done = 0
-    replays: dict[int, Replay] = {}
-    with ThreadPoolExecutor(workers) as pool:  # threads only wait for the programs that they start
-        jobs = {pool.submit(replayer.segment, chain.segments[index - 1]): index for index in wanted}
-        if 1 not in wanted:
-            jobs[pool.submit(replayer.initial, chain.initial)] = 0
-        for job in as_completed(jobs):
-            replays[jobs[job]] = job.result()
-            done += 1
-            if progress is not None:
-                progress("replaying segments", done, len(jobs))
-    initial = replays.pop(0) if 0 in replays else replays[1]
-    return replays, initial
+def _number(challenge: Challenge, segment: Segment) -> int:
+    """The unit that stands for a segment that was not challenged."""
+    return segment.index if challenge.unit == "segment" else segment.last
 
 
-def _datasets(
-    run_dir: Path, precommit: Precommit, replayer: Replayer, progress: Progress | None
-) -> tuple[list[str], list[str]]:
-    """Ids of the commitments whose both roots the auditor's own files give, and of those whose roots they do not."""
-    from pot.data.commit import commit, how_read
+def _challenged(challenge: Challenge, chain: ChainResult) -> set[int]:
+    return {_segment_of(challenge, chain, int(number)) for number in challenge.chosen}
 
-    same: list[str] = []
-    differ: list[str] = []
-    for number, item in enumerate(precommit.data):
+
+def _extra(challenge: Challenge, chain: ChainResult, screened: Screening | None, most: int) -> list[int]:
+    """Suspicious segments beside the challenged ones, most suspicious first."""
+    if screened is None:
+        return []
+    challenged = _challenged(challenge, chain)
+    found = [int(number) for number in screened.suspicious if int(number) not in challenged]
+    return found[: max(0, most)]
+
+
+def _jobs(
+    challenge: Challenge,
+    chain: ChainResult,
+    place: RunPlace,
+    extra: Sequence[int],
+    screened: Screening | None,
+    steps: Mapping[int, int],
+) -> list[ReplayJob]:
+    """What is replayed: suspicious segments first, as they come, then the other challenged ones, then W_0."""
+    challenged = _challenged(challenge, chain)
+    wanted = challenged | set(extra)
+    suspicious = [int(number) for number in screened.suspicious] if screened is not None else []
+    order = [number for number in suspicious if number in wanted]
+    order += sorted(wanted.difference(order))
+    jobs = [
+        ReplayJob(place, chain.segments[index - 1], None, (steps[index],) if index in steps else ()) for index in order
+    ]
+    if 1 not in wanted:
+        jobs.append(ReplayJob(place, None, chain.initial))
+    return jobs
+
+
+def _replay(
+    jobs: Sequence[ReplayJob],
+    replayer: Replayer,
+    extra: Sequence[int],
+    progress: Progress | None,
+    workers: int,
+    ray: str | None,
+) -> _Replayed:
+    found: dict[int, Replay] = {}
+    for job, replay in replays(jobs, replayer, workers=workers, ray=ray):
+        found[job.index] = replay
         if progress is not None:
-            progress("recomputing roots", number, len(precommit.data))
-        files = [file for file in precommit.program.data_files if file.dataset == item.name]
-        files.sort(key=lambda file: int(file.shard or "0"))
-        paths = [replayer.inputs[file.path] for file in files if file.path in replayer.inputs]
-        document = _document(run_dir, item.name, item.commitment_sha256)
-        if not paths or len(paths) != len(files) or document is None or document.hiding is not None:
-            continue  # not recomputed (hidden ones need their key: pot audit data): neither the same nor different
-        try:
-            found = commit(paths, item.view, "training", **how_read(document)).commitment
-        except MissingExtra:
-            raise  # this machine lacks a reader: that says nothing about the data
-        except PotError:  # the committed files do not read as records of the committed view
-            differ.append(item.commitment_sha256)
-            continue
-        roots = (found.records.count, found.records.root_blake3, found.set.root_blake3)
-        agree = roots == (item.records, item.records_root_blake3, item.set_root_blake3)
-        (same if agree else differ).append(item.commitment_sha256)
-    return same, differ
+            progress("replaying segments", len(found), len(jobs))
+    first = found.pop(0) if 0 in found else found[1]
+    return _Replayed(found, first, extra)
 
 
-def _document(run_dir: Path, name: str, sha256: str) -> DatasetCommitment | None:
-    """The run's copy of a commitment, which says how the data was read; None where it is not the committed one."""
-    path = run_dir / COMMITMENTS_FOLDER / f"{name}.json"
-    if not path.is_file():
+def _inner_steps(transcript_sha256: str, segments: Iterable[Segment]) -> dict[int, int]:
+    steps = {segment.index: inner_step(transcript_sha256, segment) for segment in segments}
+    return {index: step for index, step in steps.items() if step is not None}
+
+
+def _inner(
+    take: Callable[[InnerDigests], None] | None,
+    transcript_sha256: str,
+    nonce: str,
+    steps: Mapping[int, int],
+    segments: Mapping[int, Replay],
+) -> str | None:
+    """The commitment to the inner digests of what matched; the document itself goes to `take`."""
+    if take is None:
         return None
-    document = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
-    return document if document.sha256() == sha256 else None
+    states = {
+        step: segments[index].roots[step]
+        for index, step in steps.items()
+        if index in segments and segments[index].outcome == "MATCH" and step in segments[index].roots
+    }
+    document = new_inner_digests(transcript_sha256, nonce, states)
+    take(document)
+    return document.commitment()
+
+
+def _tolerance(replayer: Replayer, chain: ChainResult, found: _Replayed, progress: Progress | None) -> Tolerance | None:
+    """Distances of the first INCONCLUSIVE segments; None where there are none."""
+    from pot.audit.calibration import calibrate
+
+    open_ones = sorted(index for index, replay in found.segments.items() if replay.outcome == "INCONCLUSIVE")
+    if not open_ones:
+        return None
+    report = None if progress is None else lambda done, total: progress("measuring noise", done, total)
+    return calibrate(replayer, [chain.segments[index - 1] for index in open_ones[:MAX_EXPLAINED]], report)
 
 
 def _init(
-    first: Replay, chain: ChainResult, precommit: Precommit
+    first: Replay, chain: ChainResult, replayer: Replayer
 ) -> tuple[Literal["MATCH", "MISMATCH", "NOT_CHECKED"], str]:
     if first.outcome == "MISMATCH" and first.initial is None:
         return "MISMATCH", first.detail
@@ -212,7 +270,7 @@ def _init(
     names = sorted(committed.keys() | first.initial.keys())
     wrong = [name for name in names if committed.get(name) != first.initial.get(name)]
     detail = f"the regenerated initial state differs in: {', '.join(wrong)[:200]}"
-    foreign = differences(precommit.environment, first.environment or {}) if precommit.semantics == "float" else []
+    foreign = replayer.foreign(first.environment)
     if foreign:
         return "NOT_CHECKED", f"{detail}; another environment, first {foreign[0]}"
     return "MISMATCH", detail
@@ -225,8 +283,17 @@ def _points(replays: Sequence[Replay]) -> PointsOutcome:
     return "MATCH" if found == {"MATCH"} else "NOT_CHECKED"
 
 
-def _unit(number: str, replay: Replay, explained: bool) -> dict[str, str]:
-    unit = {"unit_number": number, "outcome": replay.outcome}
+def _units(challenge: Challenge, chain: ChainResult, segments: Mapping[int, Replay]) -> list[dict[str, Any]]:
+    return [
+        _unit(number, segments[_segment_of(challenge, chain, int(number))], at < MAX_EXPLAINED)
+        for at, number in enumerate(challenge.chosen)
+    ]
+
+
+def _unit(number: str, replay: Replay, explained: bool) -> dict[str, Any]:
+    unit: dict[str, Any] = {"unit_number": number, "outcome": replay.outcome}
     if replay.detail and explained:
         unit["detail"] = replay.detail[:MAX_DETAIL]
+    if replay.distances and explained:
+        unit["distances"] = dict(replay.distances)
     return unit

@@ -1,8 +1,8 @@
 """Challenges: which segments (or steps) an auditor re-executes, and what that many show, in exact arithmetic.
 
 Spec: `specs/transcript.md`, "Challenge". The chosen units are the first `sample` of a keyed permutation; the key binds
-the transcript and a nonce. With a verifier's nonce the prover could not know the choice; with the prover's own it could
-try again until the choice suits it, so the source is named and weighs accordingly.
+the transcript and a nonce. With a verifier's nonce the prover could not know the choice; with the prover's own, or a
+beacon round that it may pick, it could try again until the choice suits it, so the source is named and weighed.
 
 Shows: the choice follows from transcript and nonce; with what probability a forged fraction would have been met.
 Does not show: who chose the nonce, nor when; a signature and a log do.
@@ -13,21 +13,26 @@ from __future__ import annotations
 import secrets
 from fractions import Fraction
 from math import ceil, prod
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import model_validator
 
+from pot.audit.beacon import ChainInfo, chain_known_as, verify_round
 from pot.canonical import Count, Decimal, Document, Hex32, derive
 from pot.commitments.order import Permutation
 from pot.errors import Malformed, Refused, UsageError
+from pot.recording.precommit import BeaconRound
 
-__all__ = ["MAX_POPULATION", "MAX_SAMPLE", "Challenge", "Unit", "check_challenge", "choose", "detection",
-           "forged_count", "fraction", "new_challenge", "prover_nonce", "sample_size"]  # fmt: skip
+__all__ = ["MAX_POPULATION", "MAX_SAMPLE", "Challenge", "NonceSource", "Unit", "check_challenge", "check_draw",
+           "choose", "detection", "detection_after_grinding", "forged_count", "fraction", "new_challenge",
+           "prover_nonce", "sample_size"]  # fmt: skip
 
 MAX_POPULATION: Final = 10_000_000  # exact products beyond it take minutes
 MAX_SAMPLE: Final = 100_000  # chosen units are listed one by one
 
+_PRECISION: Final = 512  # bits that powers are rounded down to: far below any probability that is printed
 Unit = Literal["segment", "step"]
+NonceSource = Literal["verifier", "prover", "beacon"]
 
 
 class Challenge(Document):
@@ -40,7 +45,8 @@ class Challenge(Document):
     population: Count
     sample: Count
     nonce: Hex32
-    nonce_source: Literal["verifier", "prover"]
+    nonce_source: NonceSource
+    beacon: BeaconRound | None = None
     forged: Decimal
     detect: Decimal
     chosen: tuple[Count, ...]
@@ -54,6 +60,10 @@ class Challenge(Document):
             raise ValueError(f"sample must be 1 to the population and at most {MAX_SAMPLE}")
         if len(self.chosen) != sample:
             raise ValueError(f"chosen lists {len(self.chosen)} units, sample says {sample}")
+        if (self.nonce_source == "beacon") != (self.beacon is not None):
+            raise ValueError("beacon must be there exactly if nonce_source is beacon")
+        if self.beacon is not None and self.nonce != self.beacon.randomness:
+            raise ValueError("nonce is not the SHA-256 of the beacon's signature")
         return self
 
 
@@ -92,6 +102,24 @@ def _miss(population: int, forged: int, sample: int) -> tuple[int, int]:
     return prod(range(population - many - few + 1, population - many + 1)), prod(
         range(population - few + 1, population + 1)
     )
+
+
+def detection_after_grinding(population: int, forged_count: int, sample: int, tries: int) -> Fraction:
+    """The probability that a draw meets a forged unit where the prover may draw `tries` times and show the best.
+
+    It is met only if every one of the independent draws meets one: p^tries, p = `detection(...)`. Rounded down to a
+    multiple of 2^-512, so that nothing is shown stronger than it is. Raises `UsageError`, also for `tries` < 1.
+    """
+    if tries < 1:
+        raise UsageError(f"detection: {tries} tries; at least one is made")
+    once = detection(population, forged_count, sample)
+    power, result = once.numerator * (1 << _PRECISION) // once.denominator, 1 << _PRECISION
+    while tries and result:
+        if tries & 1:
+            result = result * power >> _PRECISION
+        power = power * power >> _PRECISION
+        tries >>= 1
+    return Fraction(result, 1 << _PRECISION)
 
 
 def sample_size(population: int, forged: str, detect: str) -> int:
@@ -133,20 +161,27 @@ def new_challenge(
     forged: str = "0.01",
     detect: str = "0.99",
     nonce: str | None = None,
-    nonce_source: Literal["verifier", "prover"] = "verifier",
+    nonce_source: NonceSource = "verifier",
+    beacon: BeaconRound | None = None,
 ) -> Challenge:
     """A challenge to a finished run of `population` units. `nonce`: 64 hex digits; by default 32 fresh random bytes.
 
-    Raises `UsageError` for fractions outside (0, 1], an impossible population, or a sample above `MAX_SAMPLE`.
+    `beacon`: the round that gives the nonce, for the source "beacon"; its signature is not checked here. Raises
+    `UsageError` for fractions outside (0, 1], an impossible population, or a sample above `MAX_SAMPLE`.
     """
+    if (nonce_source == "beacon") != (beacon is not None):
+        raise UsageError("challenge: a beacon's round is needed for the nonce source beacon, and only for it")
+    if nonce_source != "verifier" and nonce is not None:
+        follows = "follows from the transcript" if nonce_source == "prover" else "is the round's randomness"
+        raise UsageError(f"challenge: a {nonce_source}-derived nonce {follows} and cannot be given")
     if nonce_source == "prover":
-        if nonce is not None:
-            raise UsageError("challenge: a prover-derived nonce follows from the transcript and cannot be given")
         nonce = prover_nonce(transcript_sha256)
+    if beacon is not None:
+        nonce = beacon.randomness
     sample = sample_size(population, forged, detect)
     if sample > MAX_SAMPLE:
         raise UsageError(f"challenge: {sample} units would have to be replayed, more than {MAX_SAMPLE}; ask for less")
-    value = {
+    value: dict[str, Any] = {
         "version": "pot/challenge/v1",
         "precommit_sha256": precommit_sha256,
         "transcript_sha256": transcript_sha256,
@@ -159,6 +194,8 @@ def new_challenge(
         "detect": detect,
         "chosen": [],
     }
+    if beacon is not None:
+        value["beacon"] = beacon.model_dump(mode="json")
     Challenge.from_value(
         {**value, "chosen": ["1"] * sample}, what="challenge"
     )  # digests and nonce before they are used
@@ -167,11 +204,30 @@ def new_challenge(
 
 
 def check_challenge(
-    challenge: Challenge, precommit_sha256: str, transcript_sha256: str, segments: int, steps: int
+    challenge: Challenge,
+    precommit_sha256: str,
+    transcript_sha256: str,
+    segments: int,
+    steps: int,
+    chain: ChainInfo | None = None,
 ) -> None:
+    """`check_draw`, and the signature of a beacon's round: of quicknet, or of `chain`, which the caller trusts.
+
+    Raises `Refused`, `Malformed`, `MissingExtra` (a beacon's round without the extra [beacon]).
+    """
+    check_draw(challenge, precommit_sha256, transcript_sha256, segments, steps)
+    if challenge.beacon is not None:
+        known = chain_known_as(challenge.beacon.chain, chain)
+        if known is None:
+            raise Refused(f"challenge: its beacon's chain {challenge.beacon.chain} is not one that was given here")
+        verify_round(challenge.beacon, known)
+
+
+def check_draw(challenge: Challenge, precommit_sha256: str, transcript_sha256: str, segments: int, steps: int) -> None:
     """Refuse a challenge that is not this run's, or whose size or choice does not follow from its own fields.
 
-    `segments`, `steps`: how many the checked transcript has. Raises `Refused`.
+    `segments`, `steps`: how many the checked transcript has. A beacon's signature is not checked. Raises `Refused`,
+    `Malformed`.
     """
     expected = {"precommit_sha256": precommit_sha256, "transcript_sha256": transcript_sha256}
     for name, value in expected.items():

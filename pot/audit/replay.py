@@ -11,41 +11,54 @@ Does not show: that training happened this way historically, nor that the code i
 from __future__ import annotations
 
 import shutil
-import sys
 import tempfile
 import weakref
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pot.audit.sandbox import Ended, Isolation, Limits, isolation, run_limited
-from pot.canonical import parse_canonical, read_file
-from pot.commitments.state import entries_from_safetensors
+from pot.audit.comparison import (
+    Difference,
+    PointsOutcome,
+    compare,
+    compare_points,
+    end_difference,
+    first_tensor,
+    result_roots,
+)
+from pot.audit.own_environment import OwnEnvironment
+from pot.audit.produced import SLACK, Produced, Request, asked, read_out
+from pot.audit.sandbox import Isolation, Limits, run_limited
+from pot.audit.staging import Staging, program_inputs
+from pot.audit.tolerance import decimal_text, relative_distance
+from pot.commitments.sharded import join_entries
+from pot.commitments.state import TensorEntry, entries_from_safetensors
 from pot.errors import Malformed, PotError, Refused, UsageError
-from pot.recording import replaying
-from pot.recording.begin import NONCE_FILE, PRECOMMIT_FILE
 from pot.recording.chain import Segment
-from pot.recording.environment import differences, variables
-from pot.recording.precommit import Precommit, SeedNonce
-from pot.recording.program import file_sha256
-from pot.recording.state import check_files, copy_checkpoint, read_state_file
-from pot.recording.transcript import CheckpointEvent, StepEvent
+from pot.recording.file_names import component_files
+from pot.recording.precommit import Precommit, row_processes
+from pot.recording.state import check_files, read_state_file
+from pot.recording.transcript import CheckpointEvent
 
-__all__ = ["Outcome", "PointsOutcome", "Replay", "Replayer", "replay_segment"]
+__all__ = [
+    "Outcome", "PointsOutcome", "Produced", "Replay", "Replayer", "Request", "committed_tensors", "replay_segment",
+]  # fmt: skip
 
 Outcome = Literal["MATCH", "MISMATCH", "INCONCLUSIVE", "TIMEOUT", "REFUSED"]
-PointsOutcome = Literal["MATCH", "MISMATCH", "NOT_CHECKED"]
 
-_SLACK: Final = 1 << 20  # bytes that the program may write beyond what the committed segment explains
-_STEP_BYTES: Final = 4096
-_STEP_FIELDS: Final = ("step", "epoch", "position", "records", "batch_blake3", "loss")
-_ORDER_FIELDS: Final = frozenset(_STEP_FIELDS) - {"loss"}  # no environment changes these
+_MEASURED: Final = ("model", "optimizer")
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What a replay gave. `initial` and `environment` are what the program reported, where it came that far."""
+    """What a replay gave. `initial` and `environment` are what the program reported, where it came that far.
+
+    `roots`: the digests of inner states that were asked for, by step. `difference`: where the two part. `distances`:
+    by component, how far the replayed end state is from the committed one, over the segment's update. `tensor`: the
+    first of the end state that differs.
+    """
 
     outcome: Outcome
     detail: str = ""
@@ -54,6 +67,10 @@ class Replay:
     isolation: Isolation = "none"
     initial: dict[str, str] | None = field(default=None, repr=False)
     environment: dict[str, Any] | None = field(default=None, repr=False)
+    roots: dict[int, dict[str, str]] = field(default_factory=dict, repr=False)
+    difference: Difference | None = field(default=None, repr=False)
+    distances: dict[str, str] = field(default_factory=dict)
+    tensor: str | None = None
 
 
 class Replayer:
@@ -69,12 +86,16 @@ class Replayer:
         *,
         limits: Limits | None = None,
         hidden: Sequence[Path] = (),
+        variables: Mapping[str, str] | None = None,
     ) -> None:
-        """`data`: files or folders that hold the program's inputs; `code`: the folder of its code."""
+        """`data`: files or folders that hold the program's inputs; `code`: the folder of its code.
+
+        `variables`: the auditor's own, set for every replay besides the recorded ones.
+        """
         self.run_dir = run_dir
         self.precommit = precommit
+        self.nonce = nonce
         self.limits = limits if limits is not None else Limits()
-        self._nonce = nonce
         place = Path(tempfile.mkdtemp(prefix="pot-replay-")).resolve()
         weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
         self._hidden = [run_dir, *hidden]
@@ -82,158 +103,178 @@ class Replayer:
             raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
         # the start of the next segment is the answer of this one: stagings lie in one folder that no program sees, and
         # each program finds its own at `seen`
-        self._stagings, self._seen = place / "all", place / "here"
-        for folder in (self._stagings, self._seen):
+        self.stagings, self._seen = place / "all", place / "here"
+        for folder in (self.stagings, self._seen):
             folder.mkdir()
-        self._sources: dict[str, Path] = {}
-        self.inputs: dict[str, Path] = {}
+        self._sources, self.missing = program_inputs(precommit.program, data, code)
+        self.own = OwnEnvironment(
+            precommit.environment, self.limits, self._hidden, self.stagings, self._seen, variables or {}
+        )
+
+    missing: str | None
+    """Why nothing can be replayed; None where everything that the program needs is there."""
+
+    @property
+    def inputs(self) -> dict[str, Path]:
         """Recorded path of each input -> the auditor's file with the same SHA-256."""
-        self.missing = self._match(data, code)
-        """Why nothing can be replayed; None where everything that the program needs is there."""
+        paths = {file.path for file in self.precommit.program.data_files}
+        return {path: file for path, file in self._sources.items() if path in paths}
 
     def initial(self, start: CheckpointEvent | None = None) -> Replay:
         """Run the program up to its first step; `Replay.initial` holds the state that it starts from.
 
         `start`: the committed initial state; a program that does not seed Python's generators takes them from there.
         """
-        return self._run(0, 0, start, None)
+        return self._replay(Request(0, 0, start), None)
 
-    def segment(self, segment: Segment) -> Replay:
-        """Repeat the steps of a segment and compare every event and component with the committed ones."""
-        start = segment.start_state
+    def segment(self, segment: Segment, *, roots: Collection[int] = ()) -> Replay:
+        """Repeat the steps of a segment and compare every event and component with the committed ones.
+
+        `roots`: steps inside the segment whose digests are wanted besides those that the transcript has. Where only
+        threads or the processor's instruction set differ from the record, the segment is repeated with the recorded
+        ones, so that a record that differs from the truth does not turn MISMATCH into INCONCLUSIVE.
+        """
+        wanted = {int(root.step) for root in segment.roots} | set(roots)
+        request = Request(segment.first - 1, segment.last, segment.start_state, sorted(wanted))
+        settings = self.own.settings()
+        replay = self._replay(request, segment)
+        if replay.outcome == "INCONCLUSIVE":
+            self.own.adopt(replay.environment)
+            if self.own.settings() != settings:
+                replay = self._replay(request, segment)
+        return replay
+
+    @contextmanager
+    def produced(self, request: Request) -> Iterator[Produced]:
+        """Run the program and hold what it wrote, uncompared. Raises `Refused` (nothing to run, start state wrong)."""
+        if self.missing is not None:
+            raise Refused(self.missing)
+        with tempfile.TemporaryDirectory(dir=self.stagings, ignore_cleanup_errors=True) as place:
+            staging = Staging(Path(place))
+            try:
+                staging.fill(self.run_dir, self.precommit, self.nonce, request.first, request.start, self._sources)
+            except (Malformed, UsageError) as error:
+                raise Refused(str(error)) from None
+            variables = {
+                **self.own.variables(),
+                **request.variables,
+                **staging.variables(self._seen),
+                **asked(request),
+            }
+            ended = run_limited(
+                ["sh", "-c", 'cd work && exec "$@"', "sh", *self._command()], staging.folder, variables, self.limits,
+                [*self._hidden, self.stagings], staging.folder / "stderr", self._seen, staging.shown,
+                loopback=self.precommit.layout is not None,
+            )  # fmt: skip
+            steps = request.last - request.first
+            yield read_out(ended, staging.out(), steps, row_processes(self.precommit))
+
+    def tensors(self, event: CheckpointEvent, component: str) -> list[TensorEntry] | None:
+        """`committed_tensors` of this run."""
+        return committed_tensors(self.run_dir, event, component)
+
+    def foreign(self, environment: Mapping[str, Any] | None) -> list[str]:
+        """What in the environment can excuse another result; nothing under exact semantics."""
+        return self.own.foreign(environment) if self.precommit.semantics == "float" else []
+
+    def _command(self) -> list[str]:
+        """What is started in the folder of the program's files."""
+        program = self.precommit.program
+        launcher = ["-P", "-m", "pot.recording.attach"] if program.launcher == "attach" else []
+        if self.precommit.layout is not None:
+            launcher = ["-P", "-m", "pot.recording.launch", self.precommit.layout.processes, *launcher]
+        return [self.own.python, "-s", "-B", *launcher, *program.command]
+
+    def _replay(self, request: Request, segment: Segment | None) -> Replay:
+        if self.missing is not None:
+            return Replay("REFUSED", self.missing)
+        with ExitStack() as stack:
+            try:
+                produced = stack.enter_context(self.produced(request))
+            except Refused as error:
+                return self._start_refused(request.start, str(error))
+            return self._judge(produced, segment)
+
+    def _start_refused(self, start: CheckpointEvent | None, reason: str) -> Replay:
+        """Lost or exchanged files are no state at all; committed files that contradict their digests are a lie."""
         try:
-            if int(start.step):
+            if start is not None:
                 check_files(self.run_dir, start.files)
         except PotError as error:
             return Replay("REFUSED", str(error))
-        return self._run(segment.first - 1, segment.last, start, segment)
+        return Replay("MISMATCH", f"the committed start state: {reason}")
 
-    def _match(self, data: Sequence[Path], code: Path) -> str | None:
-        program = self.precommit.program
-        if not program.command:
-            return "the run was recorded without a program that could be started again"
-        held = {file_sha256(file): file for path in data for file in _files(path)}
-        for item in program.files:
-            path = code / item.path
-            if not path.is_file():
-                return f"the program's file {item.path} is not in {code}"
-            if file_sha256(path) != item.sha256:
-                return f"the program's file {item.path} in {code} is not the committed one (SHA-256 {item.sha256})"
-            self._sources[item.path] = path
-        for entry in program.data_files:
-            own = held.get(entry.sha256)
-            if own is None:
-                return f"no file with SHA-256 {entry.sha256} was given; the program reads it as {entry.path}"
-            self._sources[entry.path] = own
-            self.inputs[entry.path] = own
-        return None
-
-    def _run(self, first: int, last: int, start: CheckpointEvent | None, segment: Segment | None) -> Replay:
-        if self.missing is not None:
-            return Replay("REFUSED", self.missing)
-        with tempfile.TemporaryDirectory(dir=self._stagings) as place:
-            staging = Path(place)
-            try:
-                self._stage(staging, first, start)
-            except PotError as error:  # a transcript whose files and digests contradict each other
-                return Replay("MISMATCH", f"the committed start state: {error}")
-            command = [sys.executable, "-s", "-B", *self.precommit.program.command]
-            seen = self._seen if isolation() == "full" else staging
-            ended = run_limited(
-                ["sh", "-c", 'cd work && exec "$@"', "sh", *command], staging, self._variables(seen, first, last),
-                self.limits, [*self._hidden, self._stagings], staging / "stderr", self._seen,
-            )  # fmt: skip
-            return self._judge(ended, staging / "out", segment)
-
-    def _stage(self, staging: Path, first: int, start: CheckpointEvent | None) -> None:
-        for name in ("run", "out", "work", "home", "tmp"):
-            (staging / name).mkdir()
-        (staging / "run" / PRECOMMIT_FILE).write_bytes(self.precommit.to_bytes())
-        nonce = {"version": "pot/seed-nonce/v1", "precommit_sha256": self.precommit.sha256(), "nonce": self._nonce}
-        (staging / "run" / NONCE_FILE).write_bytes(SeedNonce.from_value(nonce, what="nonce").to_bytes())
-        if start is not None:
-            folder = staging / "run" / replaying.START_FOLDER
-            folder.mkdir()
-            # from step 0 the program regenerates its state; only its generators' state may be asked for
-            copy_checkpoint(self.run_dir, start, folder, only_generators=first == 0)
-            (staging / "run" / "start.json").write_bytes(start.to_bytes())
-        for place, source in self._sources.items():
-            target = staging / "work" / place
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
-
-    def _variables(self, staging: Path, first: int, last: int) -> dict[str, str]:
-        import pot
-
-        bits = self.precommit.environment.get("bits")
-        recorded = bits.get("variables") if isinstance(bits, dict) else None
-        texts = recorded if isinstance(recorded, dict) else {}
-        return {
-            **variables(
-                {key: value for key, value in texts.items() if isinstance(value, str)}
-            ),  # no others: LD_PRELOAD would run the prover's code before the walls stand
-            "PATH": "/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(staging / "home"),
-            "TMPDIR": str(staging / "tmp"),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": str(Path(pot.__file__).resolve().parent.parent),
-            replaying.STEPS_VARIABLE: f"{first}:{last}",
-            replaying.RUN_VARIABLE: str(staging / "run"),
-            replaying.OUT_VARIABLE: str(staging / "out"),
-        }
-
-    def _judge(self, ended: Ended, out: Path, segment: Segment | None) -> Replay:
+    def _judge(self, produced: Produced, segment: Segment | None) -> Replay:
+        ended = produced.ended
         if ended.code is None:
             return Replay("TIMEOUT", f"not finished after {self.limits.seconds:.0f} s", isolation=ended.isolation)
-        disagreement = _read(out / replaying.DISAGREEMENT_FILE)
-        if isinstance(disagreement, dict):
-            return Replay("MISMATCH", str(disagreement.get("detail"))[:500], isolation=ended.isolation)
-        initial, environment = _read(out / replaying.INITIAL_FILE), _read(out / replaying.ENVIRONMENT_FILE)
-        result = _read(out / replaying.RESULT_FILE, _SLACK + _STEP_BYTES * len(segment.steps if segment else ()))
-        if not (_digests(initial) and isinstance(environment, dict) and isinstance(result, dict)):
-            return Replay(
-                "REFUSED", f"the program ended with exit code {ended.code}: {ended.last_words or 'no message'}",
-                isolation=ended.isolation,
-            )  # fmt: skip
-        common: dict[str, Any] = {"isolation": ended.isolation, "initial": initial, "environment": environment}
+        if produced.disagreement is not None:
+            return Replay("MISMATCH", produced.disagreement, isolation=ended.isolation)
+        if produced.result is None or not produced.complete():
+            reason = f"the program ended with exit code {ended.code}: {ended.last_words or 'no message'}"
+            return Replay("REFUSED", reason, isolation=ended.isolation)
+        found = Replay(
+            "MATCH", isolation=ended.isolation, initial=produced.initial, environment=produced.environment,
+            roots=result_roots(produced.result),
+        )  # fmt: skip
         if segment is None:
-            return Replay("MATCH", **common)
-        points = _compare_points(segment, result)
-        found = _compare(segment, result)
-        if found is None and points == "MISMATCH":
-            found = "points", "the KZG points of the steps differ"
-        if found is None:
-            return Replay("MATCH", points=points, **common)
-        where, sentence = found
-        if where == "model" or where == "optimizer":
-            sentence += self._first_tensor(segment.end_state, where, out)
-        foreign = differences(self.precommit.environment, environment) if self.precommit.semantics == "float" else []
-        if foreign and where not in _ORDER_FIELDS:
-            detail = f"another environment, {len(foreign)} differences, first {foreign[0]}"
-            return Replay("INCONCLUSIVE", detail, first_difference=sentence, points=points, **common)
-        return Replay("MISMATCH", sentence, first_difference=sentence, points=points, **common)
+            return found
+        found = replace(found, points=compare_points(segment, produced.result))
+        difference = compare(segment, produced.result)
+        if difference is None and found.points == "MISMATCH":
+            difference = Difference(
+                "points", "the KZG points of the steps differ", segment.first - 1, segment.last, everywhere=True
+            )
+        return found if difference is None else self._differing(found, difference, segment, produced)
 
-    def _first_tensor(self, end: CheckpointEvent, component: str, out: Path) -> str:
-        """Name the first tensor that differs, where the committed end state still lies in the run directory."""
-        name = f"{component}.safetensors"
-        file = next((item for item in end.files if Path(item.path).name == name), None)
-        try:
-            if file is None:
-                return ""
-            check_files(self.run_dir, [file])
-            ours = entries_from_safetensors(read_state_file(self.run_dir / file.path))
-            written = out / replaying.END_FOLDER / name
-            if not written.is_file() or written.is_symlink() or written.stat().st_size > 2 * int(file.bytes) + _SLACK:
-                return ""
-            theirs = entries_from_safetensors(read_state_file(written))
-        except PotError:  # without the files the component is named, the tensor is not
-            return ""
-        replayed = {entry.name: entry for entry in theirs}
-        for entry in ours:
-            other = replayed.get(entry.name)
-            if other is None or other.shape != entry.shape or bytes(other.data) != bytes(entry.data):
-                return f", first differing tensor {entry.name}"
-        return ""
+    def _differing(self, found: Replay, difference: Difference, segment: Segment, produced: Produced) -> Replay:
+        sentence = end_difference(difference, segment)
+        tensor, distances = self._end_state(segment, produced)
+        if tensor is not None:
+            sentence += f", first differing tensor {tensor}"
+        found = replace(found, difference=difference, first_difference=sentence, distances=distances, tensor=tensor)
+        measured = "".join(f"; {name} {value} of its update away" for name, value in distances.items())
+        foreign = [] if difference.everywhere else self.foreign(found.environment)
+        if not foreign:
+            return replace(found, outcome="MISMATCH", detail=sentence + measured)
+        detail = f"another environment, {len(foreign)} differences, first {foreign[0]}{measured}"
+        return replace(found, outcome="INCONCLUSIVE", detail=detail)
+
+    def _end_state(self, segment: Segment, produced: Produced) -> tuple[str | None, dict[str, str]]:
+        """The first tensor that differs and the distances, where the committed states still lie in the run directory.
+
+        The end is compared whatever differed first: a loss has no tensors, the state after it has.
+        """
+        tensor: str | None = None
+        distances: dict[str, str] = {}
+        for name in _MEASURED:
+            claimed = self.tensors(segment.end_state, name)
+            if claimed is None:
+                continue
+            size = sum(len(entry.data) for entry in claimed)
+            replayed = produced.tensors(name, 2 * size + SLACK)
+            if replayed is None:
+                continue
+            if tensor is None:
+                tensor = first_tensor(claimed, replayed)
+            start = self.tensors(segment.start_state, name)
+            distance = _distance(start, claimed, replayed) if start is not None else None
+            if distance is not None and distance > 0.0:
+                distances[name] = decimal_text(distance)
+        return tensor, distances
+
+
+def committed_tensors(run_dir: Path, event: CheckpointEvent, component: str) -> list[TensorEntry] | None:
+    """The committed tensors of a checkpoint's component, checked; None where it has no such file any more."""
+    files = component_files(event.files, component)
+    try:
+        if not files:
+            return None
+        check_files(run_dir, files)
+        parts = [entries_from_safetensors(read_state_file(run_dir / file.path), what=file.path) for file in files]
+        return parts[0] if len(parts) == 1 else join_entries(parts)
+    except PotError:  # lost since: what it held cannot be compared
+        return None
 
 
 def replay_segment(
@@ -244,57 +285,10 @@ def replay_segment(
     return Replayer(run_dir, precommit, nonce, data, code, limits=limits).segment(segment)
 
 
-def _files(path: Path) -> list[Path]:
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        return [file for file in sorted(path.rglob("*")) if file.is_file() and not file.is_symlink()]
-    raise UsageError(f"{path}: no such file or folder; it was given as data")
-
-
-def _read(path: Path, limit: int = _SLACK) -> Any:
-    """What the program wrote, strictly read; None where it is absent, too large, or no document of ours."""
-    if not path.is_file() or path.is_symlink():
-        return None
+def _distance(
+    start: Sequence[TensorEntry], claimed: Sequence[TensorEntry], replayed: Sequence[TensorEntry]
+) -> float | None:
     try:
-        return parse_canonical(read_file(path, limit=limit), what=path.name, limit=limit)
-    except (Malformed, Refused, UsageError):
+        return relative_distance(start, claimed, replayed)
+    except Malformed:  # element types without numbers
         return None
-
-
-def _digests(value: Any) -> bool:
-    return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-
-
-def _compare(segment: Segment, result: dict[str, Any]) -> tuple[str, str] | None:
-    """The first difference: the field or component, and a sentence."""
-    steps, components = result.get("steps"), result.get("components")
-    if not isinstance(steps, list) or len(steps) != len(segment.steps) or not isinstance(components, dict):
-        return "steps", "the replay gave another number of steps"
-    for event, replayed in zip(segment.steps, steps, strict=True):
-        if not isinstance(replayed, dict):
-            return "steps", f"step {event.step}: the replay gave no event"
-        for name in _STEP_FIELDS:
-            committed, found = getattr(event, name), replayed.get(name)
-            if committed != found:
-                return name, f"step {event.step}: {name} committed {committed}, replayed {str(found)[:80]}"
-    committed_end = segment.end_state.components
-    for name in sorted(committed_end.keys() | components.keys()):
-        if committed_end.get(name) != components.get(name):
-            return name, f"after step {segment.last}: component {str(name)[:32]} differs"
-    return None
-
-
-def _compare_points(segment: Segment, result: dict[str, Any]) -> PointsOutcome:
-    steps = result.get("steps")
-    if not isinstance(steps, list) or len(steps) != len(segment.steps):
-        return "NOT_CHECKED"
-    pairs = [(_points(event), item.get("points")) for event, item in zip(segment.steps, steps, strict=True)
-             if isinstance(item, dict)]  # fmt: skip
-    if len(pairs) != len(segment.steps) or any(committed is None or found is None for committed, found in pairs):
-        return "NOT_CHECKED"
-    return "MATCH" if all(committed == found for committed, found in pairs) else "MISMATCH"
-
-
-def _points(event: StepEvent) -> dict[str, Any] | None:
-    return event.points.model_dump(mode="json") if event.points is not None else None

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import os
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 from pot.errors import EnvironmentFailure
 
@@ -40,8 +42,12 @@ _FULL: Final = (
 )
 _NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
 _COVER: Final = """
-folder=$1; seen=$2; n=$3; shift 3
+folder=$1; seen=$2; n=$3; shown=$4; shift 4
 mount --bind "$folder" "$seen" || exit 125
+while [ "$shown" -gt 0 ]; do
+  mount --bind "$1" "$seen/$2" || exit 125
+  shift 2; shown=$((shown-1))
+done
 while [ "$n" -gt 0 ]; do
   if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1"; else mount --bind /dev/null "$1"; fi || exit 125
   shift; n=$((n-1))
@@ -51,9 +57,17 @@ while read -r _ _ _ _ point flags _; do
   case "$point:$flags" in "$seen":* | /proc:* | /dev/shm:* | *:ro | *:ro,*) continue ;; esac
   mount -o "remount,bind,ro${flags#rw}" "$point" 2>/dev/null
 done </proc/self/mountinfo
+while read -r _ _ _ _ point flags _; do
+  case "$point:$flags" in "$seen"/*:ro | "$seen"/*:ro,*) ;; "$seen"/*) exit 125 ;; esac
+done </proc/self/mountinfo
 cd "$seen" || exit 125
 exec unshare --user --map-root-user -- "$@"
 """
+_LOOPBACK: Final = """
+%s -I -S -c 'import fcntl, socket, struct
+with socket.socket() as any:
+    fcntl.ioctl(any, 0x8914, struct.pack("16sh", b"lo", 1))' || exit 125
+"""  # SIOCSIFFLAGS, IFF_UP: a new network has its loopback interface down
 _TAIL_BYTES: Final = 4096
 
 
@@ -102,22 +116,29 @@ def run_limited(
     hidden: Sequence[Path],
     errors: Path,
     seen: Path | None = None,
+    shown: Sequence[tuple[Path, Path]] = (),
+    *,
+    loopback: bool = False,
 ) -> Ended:
     """Run `command` in `folder` with exactly `variables`; `hidden` folders and files look empty to it.
 
     `errors`: file for its standard error. `seen`: an existing empty folder at which the program finds `folder` if the
-    isolation is full, so that `folder` itself may lie in a hidden one.
+    isolation is full, so that `folder` itself may lie in a hidden one. `shown`, for full isolation only: files of the
+    auditor that the program finds, read-only, at a path in `folder`, where an empty file lies. `loopback`: processes of
+    the program talk to each other over 127.0.0.1; of a network they still see nothing.
 
     Raises `EnvironmentFailure` where it cannot be started at all.
     """
     walls = isolation()
     full = list(command)
+    inside = _LOOPBACK % shlex.quote(sys.executable) if loopback else ""
     if walls == "full":
         covered = [str(path.resolve()) for path in hidden if path.exists()]
-        place = [str(folder.resolve()), str((seen or folder).resolve()), str(len(covered))]
-        full = [*_FULL, "sh", "-c", _COVER, "sh", *place, *covered, *command]
+        place = [str(folder.resolve()), str((seen or folder).resolve()), str(len(covered)), str(len(shown))]
+        pairs = [str(path) for source, target in shown for path in (source.resolve(), target)]
+        full = [*_FULL, "sh", "-c", inside + _COVER, "sh", *place, *pairs, *covered, *command]
     elif walls == "network":
-        full = [*_NETWORK, *command]
+        full = [*_NETWORK, "sh", "-c", inside + 'exec "$@"', "sh", *command]
 
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -125,20 +146,24 @@ def run_limited(
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
 
     try:
-        with errors.open("wb") as stream:
+        stream = errors.open("w+b")
+    except OSError as error:
+        raise EnvironmentFailure(f"{errors}: cannot be written: {error.strerror or error}") from None
+    with stream:
+        try:
             process = subprocess.Popen(
                 full, cwd=folder, env=dict(variables), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=stream, start_new_session=True, preexec_fn=limit,
             )  # fmt: skip
-    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a variable that cannot be set
-        raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None
-    try:
-        code: int | None = process.wait(timeout=limits.seconds)
-    except subprocess.TimeoutExpired:
-        code = None
-    finally:
-        _end(process)
-    return Ended(code, _last_words(errors), walls)
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a variable that cannot be set
+            raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None
+        try:
+            code: int | None = process.wait(timeout=limits.seconds)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            _end(process)
+        return Ended(code, _last_words(stream), walls)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -151,12 +176,12 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _last_words(path: Path) -> str:
+def _last_words(stream: BinaryIO) -> str:
+    """The last line of what was written. Read from the open file: its name may lead to the auditor's key by now."""
     try:
-        with path.open("rb") as stream:
-            stream.seek(0, os.SEEK_END)
-            stream.seek(max(0, stream.tell() - _TAIL_BYTES))
-            text = stream.read().decode("utf-8", "replace")
+        stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, stream.tell() - _TAIL_BYTES))
+        text = stream.read().decode("utf-8", "replace")
     except OSError:
         return ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]

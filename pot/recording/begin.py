@@ -23,6 +23,7 @@ from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.describe import NONCE_TIMEOUT, Options, describe
 from pot.recording.environment import refuse_unrepeatable, replay_obstacles
+from pot.recording.joining import check_layout, differing_processes, introduction
 from pot.recording.journal import RunLock, sync_folder
 from pot.recording.precommit import (
     MAX_PRECOMMIT_BYTES,
@@ -32,18 +33,31 @@ from pot.recording.precommit import (
     first_difference,
     plain_config,
 )
+from pot.recording.ranks import Ranks, alone, joined
+from pot.recording.state import checkpoint_name
 from pot.recording.transcript import TRANSCRIPT_FILE, EndEvent, load_transcript
 
 if TYPE_CHECKING:
     from pot.data.commit import Committed
 
-__all__ = ["COMMITMENTS_FOLDER", "NONCE_FILE", "PRECOMMIT_FILE", "Begun", "begin", "prepare", "read_nonce", "talk"]
+__all__ = [
+    "COMMITMENTS_FOLDER",
+    "MAX_NONCE_BYTES",
+    "NONCE_FILE",
+    "PRECOMMIT_FILE",
+    "Begun",
+    "begin",
+    "prepare",
+    "read_nonce",
+    "talk",
+]
 
 PRECOMMIT_FILE: Final = "precommit.json"
 NONCE_FILE: Final = "nonce.json"
 COMMITMENTS_FOLDER: Final = "commitments"
 _POLL_SECONDS: Final = 0.1
-_MAX_NONCE_BYTES: Final = 4096
+MAX_NONCE_BYTES: Final = 4096
+_NONCE_BYTES: Final = 32
 
 
 @dataclass
@@ -56,13 +70,19 @@ class Begun:
     lock: RunLock | None = field(repr=False)
     replay: replaying.ReplayRange | None = None
     seeded: bool = False
+    strict: bool = False
+    ranks: Ranks = field(default_factory=alone, repr=False)
+    """The processes that train together."""
     seed: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.seed = run_seed(self.precommit.sha256(), self.nonce)
 
     def torch_seed(self, label: str) -> int:
-        """A seed below 2^63 for one purpose, named by `label` ("init", "dropout"); pass it to `torch.manual_seed`."""
+        """A seed below 2^63 for one purpose, named by `label` ("init", "dropout"); pass it to `torch.manual_seed`.
+
+        Every process gets the same; a label with the process's number in it gives each its own.
+        """
         return integer(self.seed, label)
 
     def close(self) -> None:
@@ -92,14 +112,16 @@ def begin(
     accumulate: int = 1,
     stream: bool = False,
     strict: bool = False,
+    sharding: Literal["replicated", "rows"] = "replicated",
 ) -> Begun:
     """Begin or resume the run in `run_dir`: write the pre-commitment, obtain the nonce, derive the seed.
 
     `commitments`: of the records, in dataset order (`Committed`, or the path that `pot data commit` wrote). `config`:
     every hyper-parameter. `batch_size`, `steps`, `checkpoint_every` default to the entries of `config` with these names
     (`checkpoint_every` to 50; `epochs` in `config` may stand for `steps`). `nonce`: "self", "verifier" (waits up to
-    `nonce_timeout` seconds for `nonce.json` in the run directory), or 64 hex digits. `inputs`: files that the program
-    reads (data, a parent's weights). `code`: files of code that are not imported yet.
+    `nonce_timeout` seconds for `nonce.json` in the run directory), "beacon:quicknet:ROUND" (waits for that round of the
+    drand beacon, which must lie ahead, in `nonce.json`), or 64 hex digits. `inputs`: files that the program reads
+    (data, a parent's weights). `code`: files of code that are not imported yet.
 
     A root (the digest of the whole state) is taken every `checkpoint_every` steps, with `mode` "step" after every step;
     state files are written every `state_every` steps (default: with every root that was asked for, else 100), and are
@@ -107,45 +129,68 @@ def begin(
     loader is iterable, so batches are recorded as they come and no seed fixes them. `strict`: refuse to begin where
     something is found that will not replay elsewhere; otherwise it is said on standard error.
 
-    Python's and NumPy's global generators are seeded from the run's seed; PyTorch's is left to the program.
+    Of a distributed run every process calls it, after `torch.distributed.init_process_group`. `batch_size` is then that
+    of one process, `sharding` how they hold the model: "replicated" (DDP), or "rows" (FSDP2's `fully_shard`).
+
+    Python's and NumPy's global generators are seeded from the run's seed, in each process with other numbers; PyTorch's
+    is left to the program.
 
     Raises `UsageError` for contradictory arguments, `Refused` where the run exists with other content, is complete or
     is being recorded, `EnvironmentFailure` for I/O and for a nonce that does not come.
     """
     options = Options(
         commitments, config, batch_size, steps, checkpoint_every, semantics, nonce, nonce_timeout, inputs, code, parent,
-        secret_sha256, mode, state_every, accumulate, stream, strict,
+        secret_sha256, mode, state_every, accumulate, stream, strict, sharding,
     )  # fmt: skip
     begun = prepare(run_dir, options)
     import random
 
     import numpy
 
-    random.seed(begun.torch_seed("python"))
-    numpy.random.seed(begun.torch_seed("numpy") & 0xFFFFFFFF)
+    own = f"/{begun.ranks.rank}" if begun.ranks.rank else ""
+    random.seed(begun.torch_seed(f"python{own}"))
+    numpy.random.seed(begun.torch_seed(f"numpy{own}") & 0xFFFFFFFF)
     begun.seeded = True
     return begun
 
 
 def prepare(run_dir: str | Path, options: Options) -> Begun:
     """`begin` without touching any generator: for `record`, which is called when the program has seeded its own."""
-    config = plain_config(options.config)
+    ranks = joined(options.nonce_timeout)
     replay = replaying.requested()
     if replay is not None:
         precommit, given = replaying.staged(replay)
-        replaying.check_config(replay, precommit, config)
-        return Begun(replay.run_dir, precommit, given, None, replay)
-    refuse_unrepeatable()
+        check_layout(replay, precommit, ranks)
+        replaying.check_config(replay, precommit, plain_config(options.config))
+        return Begun(replay.run_dir, precommit, given, None, replay, ranks=ranks)
     folder = Path(run_dir)
-    lock = RunLock(folder)
-    try:
-        content, documents, reason = describe(options, config)
+    locks: list[RunLock] = []
+
+    def said() -> bytes:
+        refuse_unrepeatable()
+        return introduction(plain_config(options.config), ranks)
+
+    def judge(heard: list[bytes]) -> bytes:
+        unlike = differing_processes(heard)
+        if unlike and options.strict:
+            raise Refused(f"begin(strict=True): {unlike[0]}")
+        for sentence in unlike:
+            talk(sentence)
+        locks.append(RunLock(folder))
+        content, documents, reason = describe(options, plain_config(options.config), ranks.world)
         _look_ahead(reason, options.strict)
         precommit = _settle(folder, content, documents)
-        return Begun(folder, precommit, _nonce(folder, precommit, options.nonce, options.nonce_timeout), lock)
+        return _nonce(folder, precommit, options.nonce, options.nonce_timeout) + precommit.to_bytes()
+
+    try:
+        answer = ranks.decide(said, judge)
     except BaseException:
-        lock.release()
+        for lock in locks:
+            lock.release()
         raise
+    precommit = Precommit.from_bytes(answer[_NONCE_BYTES:], what=PRECOMMIT_FILE)
+    held = locks[0] if locks else None
+    return Begun(folder, precommit, answer[:_NONCE_BYTES], held, strict=options.strict, ranks=ranks)
 
 
 def _look_ahead(reason: str | None, strict: bool) -> None:
@@ -200,15 +245,15 @@ def _refuse_complete(folder: Path) -> None:
         return
     events = load_transcript(folder).events
     if events and isinstance(events[-1], EndEvent):
-        weights = f"checkpoints/step-{int(events[-1].step):06d}/model.safetensors"
+        weights = checkpoint_name(int(events[-1].step))
         raise Refused(f"{folder}: this run is complete, its weights lie in {weights}; use a new run folder for another")
 
 
 def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> bytes:
     path = folder / NONCE_FILE
     sha256 = precommit.sha256()
-    if source == "verifier":
-        _wait(path, sha256, timeout)
+    if precommit.seed_source != "self":
+        _wait(path, sha256, timeout, "--beacon ROUND.json " if precommit.seed_source == "beacon" else "")
     elif not path.exists():
         given = secrets.token_hex(32) if source == "self" else source
         document = {"version": "pot/seed-nonce/v1", "precommit_sha256": sha256, "nonce": given}
@@ -219,7 +264,7 @@ def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> b
 
 def read_nonce(path: Path, precommit_sha256: str) -> bytes:
     """The nonce in a nonce file made for this pre-commitment. Raises `Refused` for another's, `Malformed`."""
-    data = read_file(path, limit=_MAX_NONCE_BYTES)
+    data = read_file(path, limit=MAX_NONCE_BYTES)
     found = SeedNonce.from_value(parse_canonical(data.removesuffix(b"\n"), what=str(path)), what=str(path))
     if found.precommit_sha256 != precommit_sha256:
         raise Refused(
@@ -228,12 +273,12 @@ def read_nonce(path: Path, precommit_sha256: str) -> bytes:
     return bytes.fromhex(found.nonce)
 
 
-def _wait(path: Path, sha256: str, timeout: float) -> None:
+def _wait(path: Path, sha256: str, timeout: float, option: str) -> None:
     if path.exists():
         return
     talk(
         f"waiting up to {timeout:.0f} s for {path}; a verifier makes it with: pot challenge seed"
-        f" {path.parent / PRECOMMIT_FILE} --out {path} (pre-commitment {sha256})"
+        f" {path.parent / PRECOMMIT_FILE} {option}--out {path} (pre-commitment {sha256})"
     )
     deadline = time.monotonic() + timeout
     while not path.exists():

@@ -4,22 +4,24 @@ Spec: `specs/transcript.md`, "Verification". The walk follows the numbers of tha
 
 Shows: the events form one unbroken line from the start to the end of the run that the pre-commitment describes, each
 step took the records that seed and order name, and the states are bound to each other, to the steps and to the config.
-Does not show: that the states are what these steps give; replays and step proofs are for that.
+Does not show: that the states are what these steps give (replays and step proofs are for that), nor, where the records
+came from a stream, that these were the ones.
 """
 
 from __future__ import annotations
 
 import operator
 from bisect import bisect_left
-from dataclasses import dataclass, field
 from typing import Final
 
+from pot.canonical import derive
 from pot.commitments.seed import run_seed
-from pot.commitments.state import COMPONENTS, json_digest, state_digest
+from pot.commitments.state import COMPONENTS, JSON_CONTEXT, state_digest
 from pot.errors import LimitExceeded
+from pot.recording.chain_result import PROBLEMS, ChainResult, Fork, Gap, Problem, Segment
 from pot.recording.expected import MAX_POSITIONS, FixedOrder, StreamOrder, expected_order
-from pot.recording.precommit import Precommit, files_due
-from pot.recording.state import checkpoint_files
+from pot.recording.file_names import checkpoint_files, file_count
+from pot.recording.precommit import Precommit, files_due, row_processes
 from pot.recording.transcript import (
     ZERO_DIGEST,
     CheckpointEvent,
@@ -34,93 +36,23 @@ from pot.recording.transcript import (
 )
 
 __all__ = ["PROBLEMS", "REQUIRED_COMPONENTS", "ChainResult", "Fork", "Gap", "Problem", "Segment", "check_chain",
-           "cursor_value"]  # fmt: skip
+           "cursor_digest", "cursor_value"]  # fmt: skip
 
 REQUIRED_COMPONENTS: Final = frozenset({"model", "rng", "cursor"})
 
-PROBLEMS: Final[dict[str, str]] = {
-    "torn": "the last line is incomplete",
-    "index": "a line's index is not its place",
-    "previous": "a line's previous digest is not that of the line before it",
-    "start": "the first line is not the start of this pre-commitment's run, or a second start follows",
-    "step-order": "a step does not follow the one before it, or lies beyond the planned steps",
-    "batch": "a step's batch is not the one that seed and order give",
-    "limit": "checking the batches would take more positions of the order than this reader computes",
-    "points": "a step does not begin at the point where the one before it ended",
-    "cadence": "a checkpoint is missing, repeated, or at a step that the pre-commitment does not name",
-    "components": "a checkpoint lacks a component, has an unknown one, a cursor of another step, or others frozen",
-    "files": "a checkpoint lists other files than those of its components, or a root only lists some",
-    "gap": "a gap where no files can be missing, or not directly before the checkpoint that lacks them",
-    "state": "a state digest does not follow from its components, step, config and previous state",
-    "resume": "a resumption names a line that is not a checkpoint with files of this run at that step",
-    "abandoned": "a step or state that was repeated after an interruption did not come out the same",
-    "end": "the end is not the last checkpoint after all planned steps, or lines follow it",
-    "unfinished": "the transcript has no end",
-}
-"""Codes of `Problem`, and what each means."""
-
+_MAX_NAMES: Final = 16  # of files in one problem
 _MAX_PROBLEMS: Final = 100  # a reader needs the first; a hostile file must not make a report of gigabytes
-
-
-@dataclass(frozen=True)
-class Problem:
-    """One thing that is false: a code of `PROBLEMS`, and a sentence with the expected and the found value."""
-
-    code: str
-    detail: str
-
-
-@dataclass(frozen=True)
-class Fork:
-    """The run went back behind its latest checkpoint: at line `index` to `step`, leaving steps up to `abandoned`."""
-
-    index: int
-    step: int
-    abandoned: int
-
-
-@dataclass(frozen=True)
-class Gap:
-    """The files of the checkpoint of `step` are missing, as line `index` says, for this reason."""
-
-    index: int
-    step: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class Segment:
-    """The steps `first`..`last` between two neighbouring checkpoints that have files; `index` counts from 1.
-
-    `roots`: the checkpoints inside, which have none.
-    """
-
-    index: int
-    first: int
-    last: int
-    start_state: CheckpointEvent
-    end_state: CheckpointEvent
-    steps: tuple[StepEvent, ...] = field(repr=False)
-    roots: tuple[CheckpointEvent, ...] = field(default=(), repr=False)
-
-
-@dataclass(frozen=True)
-class ChainResult:
-    """What the walk found. The chain holds iff `problems` is empty; forks are told apart and always reported."""
-
-    segments: tuple[Segment, ...]
-    events: int
-    forks: tuple[Fork, ...]
-    dropped: int
-    problems: tuple[Problem, ...]
-    initial: CheckpointEvent | None
-    end: EndEvent | None
-    gaps: tuple[Gap, ...] = ()
 
 
 def cursor_value(step: int, epoch: int, position: int) -> dict[str, str]:
     """The `cursor` component after `step` steps: epoch and position of the last batch's first record (0, 0 at 0)."""
     return {"epoch": str(epoch), "position": str(position), "step": str(step)}
+
+
+def cursor_digest(step: int, epoch: str, position: str) -> str:
+    """The digest of `cursor_value`, whose canonical form is written at once: there may be one for every step."""
+    text = f'{{"epoch":"{epoch}","position":"{position}","step":"{step}"}}'
+    return derive(JSON_CONTEXT, b"cursor", text.encode()).hex()
 
 
 def check_chain(transcript: Transcript, precommit: Precommit, limit: int = MAX_POSITIONS) -> ChainResult:
@@ -140,7 +72,7 @@ def check_chain(transcript: Transcript, precommit: Precommit, limit: int = MAX_P
             walk.problem("previous", f"expected {previous}, found {event.previous}")
         previous = previous_digest(line)
         walk.take(event)
-        if len(walk.problems) >= _MAX_PROBLEMS:
+        if walk.problems and len(walk.problems) >= _MAX_PROBLEMS:
             break
     return walk.result(len(transcript.events))
 
@@ -153,6 +85,7 @@ class _Walk:
         self._limit = limit
         self._planned = int(precommit.steps)
         self._every = int(precommit.checkpoint_every)
+        self._cut = row_processes(precommit)
         self._order: FixedOrder | StreamOrder | None = None  # once the seed is known
         # one wrong batch is enough, and a transcript of wrong digests is cheap to write and dear to check
         self._checking = True
@@ -186,7 +119,7 @@ class _Walk:
         if self._gap is not None and not isinstance(event, (CheckpointEvent, ResumeEvent)):
             self.problem("gap", f"no checkpoint follows the gap of step {self._gap.step}")
             self._gap = None
-        if isinstance(event, StepEvent):
+        if isinstance(event, StepEvent):  # nearly every line
             self._step(event)
         elif isinstance(event, CheckpointEvent):
             self._checkpoint(event)
@@ -220,30 +153,28 @@ class _Walk:
         self._order = expected_order(self.precommit, run_seed(expected, bytes.fromhex(event.nonce)), self._limit)
 
     def _step(self, event: StepEvent) -> None:
-        number, expected = int(event.step), self._at + 1
+        expected = self._at + 1
+        number = expected if event.step == str(expected) else int(event.step)
         if not self._checkpoints:
             self.problem("cadence", f"step {number} before the checkpoint of the initial state")
-        elif self._since and self._due(self._at):  # 5. cadence
+        elif self._since and self._at % self._every == 0:  # 5. cadence
             self.problem("cadence", f"no checkpoint after step {self._at}")
-        before = self._last
         earlier = self._abandoned.get(number) if self._abandoned else None
         same = earlier is not None and _content(earlier) == _content(event)
         if number != expected or number > self._planned:  # 4. steps
             self.problem("step-order", f"step {expected} of {self._planned} expected, found {number}")
-        elif not same:  # a step that stands already was checked there
-            self._check_batch(event, number)
-        if event.points and before is not None and before.points and before.points.after != event.points.before:
-            self.problem("points", f"step {number} does not begin at the point where step {before.step} ended")
+        elif self._checking and self._order is not None and not same:  # one that stands already was checked there
+            self._check_batch(self._order, event, number)
+        if event.points and self._last and self._last.points and self._last.points.after != event.points.before:
+            self.problem("points", f"step {number} does not begin at the point where step {self._last.step} ended")
         if earlier is not None and not same:  # 7. resumption
             self.problem("abandoned", f"step {number} differs from line {earlier.index}, which it repeats")
         self._open.append(event)
         self._last, self._at, self._since = event, number, True
 
-    def _check_batch(self, event: StepEvent, number: int) -> None:
-        if self._order is None or not self._checking:
-            return
+    def _check_batch(self, order: FixedOrder | StreamOrder, event: StepEvent, number: int) -> None:
         try:
-            different = self._order.differs(event, number, self._last)
+            different = order.differs(event, number, self._last)
         except LimitExceeded as error:
             self.problem("limit", f"step {number}: {error}")
             self._checking = False
@@ -302,13 +233,14 @@ class _Walk:
     def _check_components(self, event: CheckpointEvent, number: int) -> bool:
         """Whether a state digest can be computed at all."""
         names = event.components.keys()
-        missing, unknown = sorted(REQUIRED_COMPONENTS - names), sorted(names - COMPONENTS)
-        if missing or unknown:
-            self.problem("components", f"missing: {', '.join(missing) or 'none'}; unknown: {len(unknown)}")
         first = self._checkpoints[0][1].components if self._checkpoints else event.components
-        if not missing and not unknown and names != first.keys():
+        if not REQUIRED_COMPONENTS <= names <= COMPONENTS:
+            missing, unknown = sorted(REQUIRED_COMPONENTS - names), sorted(names - COMPONENTS)
+            self.problem("components", f"missing: {', '.join(missing) or 'none'}; unknown: {len(unknown)}")
+            return False
+        if names != first.keys():
             self.problem("components", f"step {number} has other components than the first checkpoint")
-        if missing or unknown or number > self._planned:
+        if number > self._planned:
             return False
         if event.components.get("frozen") != first.get("frozen"):
             self.problem("components", f"the frozen parameters of step {number} are not those of the first checkpoint")
@@ -316,8 +248,7 @@ class _Walk:
             self._check_files(event, number)
         if self._order is None:
             return True
-        epoch, position = self._order.cursor(number, self._last)
-        cursor = json_digest("cursor", {"epoch": epoch, "position": position, "step": str(number)})
+        cursor = cursor_digest(number, *self._order.cursor(number, self._last))
         if event.components["cursor"] != cursor:
             self.problem("components", f"cursor of step {number} expected {cursor}, found {event.components['cursor']}")
         return True
@@ -332,9 +263,15 @@ class _Walk:
             if event.files:
                 self.problem("files", f"step {number} has files, but is to be a root only")
         else:
-            wanted, files = checkpoint_files(number, event.components), sorted(file.path for file in event.files)
-            if len(files) != len(wanted) or not all(map(operator.contains, wanted, files)):
-                self.problem("files", f"the files of step {number} are not {', '.join(min(paths) for paths in wanted)}")
+            files = sorted(file.path for file in event.files)
+            count = file_count(event.components, processes=self._cut)
+            if len(files) != count:  # names are made only where as many are there
+                self.problem("files", f"step {number} has {len(files)} files, not {count}")
+                return
+            wanted = checkpoint_files(number, event.components, processes=self._cut)
+            if not all(map(operator.contains, wanted, files)):
+                names = ", ".join(min(paths) for paths in wanted[:_MAX_NAMES])
+                self.problem("files", f"the files of step {number} are not {names}")
 
     def _resume(self, event: ResumeEvent) -> None:  # 7. resumption
         wanted, step = int(event.checkpoint_index), int(event.step)

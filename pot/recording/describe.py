@@ -5,6 +5,7 @@ Shows / does not show: see `pot.recording.precommit`, which is the promise's for
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ __all__ = ["NONCE_TIMEOUT", "Options", "describe"]
 
 DEFAULT_CHECKPOINT_EVERY: Final = 50
 DEFAULT_STATE_EVERY: Final = 100
+QUICKNET_CHAIN: Final = "52db9ba70e0cc0f6eaf7803dd07447a1f5477735fd3f661792ba94600c84e971"
+"""The chain hash of drand's quicknet, by which a pre-commitment names it."""
+
 NONCE_TIMEOUT: Final = 600.0
 
 
@@ -47,21 +51,28 @@ class Options:
     accumulate: int = 1
     stream: bool = False
     strict: bool = False
+    sharding: Literal["replicated", "rows"] = "replicated"
+    launcher: Literal["attach"] | None = None
+    """Not of `begin`: who records a script that does not record itself."""
 
 
-def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Committed], str | None]:
+def describe(
+    options: Options, config: dict[str, Any], processes: int = 1
+) -> tuple[dict[str, Any], dict[str, Committed], str | None]:
     """The pre-commitment's content without its run id, the commitments by name, and why the run cannot be replayed
-    (None: it can). `config`: `plain_config` of the options'. Raises `UsageError`.
+    (None: it can). `config`: `plain_config` of the options'. `processes`: that train together. Raises `UsageError`.
     """
     entries, documents, shards = _describe_data(options.commitments)
     total = sum(int(entry["records"]) for entry in entries)
     micro = _whole("batch_size", options.batch_size, config, None)
-    batch = micro * _whole("accumulate", options.accumulate, {}, 1)
+    batch = micro * _whole("accumulate", options.accumulate, {}, 1) * processes
     epochs = config.get("epochs")
     implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
     environment = capture()
     inputs, code = [Path(path) for path in options.inputs], [Path(path) for path in options.code]
     program, reason = describe_program(inputs, shards, code)
+    if options.launcher is not None and program.command:
+        program = program.model_copy(update={"launcher": options.launcher})
     content: dict[str, Any] = {
         "version": "pot/precommit/v1",
         "semantics": options.semantics,
@@ -74,15 +85,44 @@ def describe(options: Options, config: dict[str, Any]) -> tuple[dict[str, Any], 
         "order": {"method": "stream/1" if options.stream else "feistel/1", "batch": str(batch), "drop_last": True},
         "steps": str(_whole("steps", options.steps, config, implied)),
         **_cadence(options, config),
-        "seed_source": "verifier" if options.nonce == "verifier" else "self",
+        **seed_source(options.nonce),
     }
+    if processes > 1:
+        content["layout"] = _layout(options, processes)
     if micro != batch:
+        if options.stream:
+            raise UsageError("begin: of a stream whole steps are recorded; leave accumulate= out, or number records")
         content["order"]["micro"] = str(micro)
     if options.parent is not None:
         content["parent"] = options.parent.model_dump(mode="json")
     if options.secret_sha256 is not None:
         content["secret_sha256"] = options.secret_sha256
     return content, documents, reason
+
+
+def _layout(options: Options, processes: int) -> dict[str, str]:
+    if options.sharding not in ("replicated", "rows"):
+        raise UsageError(f'begin: sharding is {options.sharding!r}; it is "replicated" or "rows"')
+    if options.stream:
+        raise UsageError("begin: a stream can be recorded by one process only; give every record a number instead")
+    return {"processes": str(processes), "sharding": options.sharding}
+
+
+def seed_source(nonce: str) -> dict[str, Any]:
+    """Who gives the nonce, from the option: "self" and hex digits, "verifier", or "beacon:CHAIN:ROUND".
+
+    Raises `UsageError` for a beacon that is not named so.
+    """
+    if not nonce.startswith("beacon"):
+        return {"seed_source": "verifier" if nonce == "verifier" else "self"}
+    found = re.fullmatch(r"beacon:(quicknet|[0-9a-f]{64}):([1-9][0-9]{0,17})", nonce, re.ASCII)
+    if found is None:
+        raise UsageError(
+            f"begin: nonce {nonce[:100]!r} must name a beacon's coming round, as beacon:quicknet:12345678, or with the"
+            " chain's hash in place of quicknet"
+        )
+    chain = QUICKNET_CHAIN if found[1] == "quicknet" else found[1]
+    return {"seed_source": "beacon", "beacon": {"chain": chain, "round": found[2]}}
 
 
 def _cadence(options: Options, config: Mapping[str, Any]) -> dict[str, str]:

@@ -37,7 +37,8 @@ VARIABLE_PREFIXES: Final = (
 _LIBRARIES: Final = ("libtorch_cpu.so", "libc10.so", "libgomp*.so*")
 _LOAD_DEPENDENT: Final = ("OMP_DYNAMIC", "MKL_DYNAMIC")
 _ELASTIC: Final = ("TORCHELASTIC_", "TORCH_NCCL_ASYNC")  # set by launchers, with names of one start
-_PLACES: Final = ("_CACHE_DIR", "_HOME")  # where caches lie; PyTorch sets some of these by itself while it runs
+# where caches lie (PyTorch sets some of these by itself while it runs), and by which way processes talk
+_PLACES: Final = ("_CACHE_DIR", "_HOME", "_SOCKET_IFNAME")
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})
 _VALUE_LIMIT: Final = 4096  # characters of one variable's value; longer ones would fill the pre-commitment
 
@@ -110,8 +111,8 @@ def replay_obstacles() -> list[str]:
     threads, cores = torch.get_num_threads(), len(os.sched_getaffinity(0))
     if threads == cores > 1 and "OMP_NUM_THREADS" not in os.environ:
         found.append(
-            f"PyTorch uses {threads} threads because this machine has as many cores, and sums depend on their number;"
-            f" fix it with torch.set_num_threads({threads})"
+            f"PyTorch uses {threads} threads, as many as there are cores, and sums depend on their number; unless the"
+            f" program sets it, call torch.set_num_threads({threads})"
         )
     if torch.cuda.is_available():
         if not torch.are_deterministic_algorithms_enabled():
@@ -167,9 +168,7 @@ def _torch() -> dict[str, Any]:
                 if getattr(torch.backends.cuda, f"{name}_sdp_enabled")()
             ),
             "driver": _driver(),
-            "nccl": ".".join(map(str, torch.cuda.nccl.version()))
-            if torch.distributed.is_nccl_available()
-            else "absent",
+            "nccl": _nccl(),
         }
     return described
 

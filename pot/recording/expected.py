@@ -39,10 +39,11 @@ class FixedOrder:
         self.computed = 0
         """Positions computed so far."""
         self._seed, self._size, self._batch, self._planned, self._limit = seed, size, batch, planned, limit
+        self._records, self._width = str(batch), 8 * (batch + 1)
         self._per_epoch = steps_per_epoch(size, batch)
         self._hasher = blake3(derive_key_context=BATCH_CONTEXT)
         self._first = self._count = 0  # the block holds the steps first..first+count-1
-        self._bytes = memoryview(b"")
+        self._rows: list[bytes] = []
 
     def where(self, step: int) -> tuple[int, int]:
         """Epoch and position of the first record of the batch of `step`, from 1."""
@@ -55,15 +56,14 @@ class FixedOrder:
         Raises `LimitExceeded` above `limit` positions.
         """
         epoch, position = self.where(step)
-        for name, wanted, found in (
-            ("epoch", str(epoch), event.epoch),
-            ("position", str(position), event.position),
-            ("records", str(self._batch), event.records),
-        ):
-            if wanted != found:
-                return f"{name} expected {wanted}, found {found}"
-        digest = self.digest(step)
-        return None if digest == event.batch_blake3 else f"batch_blake3 expected {digest}, found {event.batch_blake3}"
+        if event.position == str(position) and event.epoch == str(epoch) and event.records == self._records:
+            digest = self.digest(step)
+            return (
+                None if digest == event.batch_blake3 else f"batch_blake3 expected {digest}, found {event.batch_blake3}"
+            )
+        wanted = {"epoch": str(epoch), "position": str(position), "records": self._records}
+        name = next(name for name, value in wanted.items() if getattr(event, name) != value)
+        return f"{name} expected {wanted[name]}, found {getattr(event, name)}"
 
     def cursor(self, step: int, last: StepEvent | None) -> tuple[str, str]:
         """Epoch and position of the batch of `step` as the cursor's fields; "0" and "0" before the first."""
@@ -76,9 +76,8 @@ class FixedOrder:
         if not 0 <= at < self._count:
             self._compute(step)
             at = 0
-        width = 8 * (self._batch + 1)
         hasher = self._hasher.copy()
-        hasher.update(self._bytes[at * width : (at + 1) * width])
+        hasher.update(self._rows[at])
         return hasher.hexdigest()
 
     def _compute(self, step: int) -> None:
@@ -96,7 +95,8 @@ class FixedOrder:
         rows: NDArray[np.int64] = np.empty((count, self._batch + 1), dtype="<i8")
         rows[:, 0] = 8 * self._batch
         rows[:, 1:] = records.reshape(count, self._batch)
-        self._bytes = memoryview(rows.reshape(-1).view(np.uint8).data)
+        data = rows.tobytes()
+        self._rows = [data[at : at + self._width] for at in range(0, len(data), self._width)]
         self._first, self._count = step, count
 
 

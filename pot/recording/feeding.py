@@ -149,7 +149,6 @@ class StreamFeed:
                 self._pass_over(batches, done)
                 restore_rng(now, what="stream")
                 resumed = False
-            begun = step
             for group in iter(lambda batches=batches: list(islice(batches, self.accumulate)), []):  # type: ignore[misc]
                 if len(group) < self.accumulate:
                     break  # as the committed order does, an incomplete last step of an epoch is dropped
@@ -157,7 +156,7 @@ class StreamFeed:
                 yield from self._step(step, group)
                 if step == last:
                     return
-            if step == begun:
+            if step == self._first:  # gone on from an epoch's end, there is nothing more in that epoch
                 raise UsageError("run.batches: the stream yielded no whole step; is its data empty or used up?")
             self._epoch += 1
 

@@ -15,7 +15,8 @@ from pot.errors import UsageError
 
 __all__ = ["check_loader", "check_size", "check_stream", "fetch", "is_stream"]
 
-_PLAIN_SAMPLERS: Final = ("SequentialSampler", "RandomSampler")  # they say "every record, in any order"
+# they say "every record, in any order"; Accelerate puts the third in the second's place
+_PLAIN_SAMPLERS: Final = ("SequentialSampler", "RandomSampler", "SeedableRandomSampler")
 
 _Place = tuple[int, int]
 _Keyed = tuple[str, int, int, list[int]]
@@ -52,7 +53,7 @@ def check_loader(loader: Any, batch: int | None) -> None:
         raise UsageError(f"run.batches: the loader's batch_size is {own}, committed is {batch}; make them the same")
     sampler = getattr(loader, "batch_sampler", None)
     if sampler is not None and type(sampler).__name__ == "BatchSampler":
-        sampler = loader.sampler
+        sampler = sampler.sampler  # a loader made with this batch sampler has another one of its own
     if sampler is not None and type(sampler).__name__ not in _PLAIN_SAMPLERS:
         raise UsageError(
             f"record: the loader's {type(sampler).__name__} would not be used, because the order follows from the run's"
@@ -79,7 +80,7 @@ def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple
         yield from _with_workers(loader, dataset, batches, seed)
         return
     collate = getattr(loader, "collate_fn", None)
-    pin = bool(getattr(loader, "pin_memory", False))
+    pin = _pins(loader)
     for _, step, place, records in batches:
         batch = _items(dataset, records)
         if collate is not None:
@@ -90,6 +91,15 @@ def fetch(loader: Any, batches: Iterator[_Keyed], seed: bytes) -> Iterator[tuple
 def _items(dataset: Any, records: list[int]) -> Any:
     many = getattr(dataset, "__getitems__", None)  # what PyTorch's own fetcher prefers
     return many(records) if callable(many) else [dataset[record] for record in records]
+
+
+def _pins(loader: Any) -> bool:
+    """Whether memory is pinned: as PyTorch's own loader does, only where there is a device to pin it for."""
+    if not getattr(loader, "pin_memory", False):
+        return False
+    import torch
+
+    return torch.accelerator.is_available()
 
 
 def _pinned(batch: Any) -> Any:

@@ -24,7 +24,7 @@ from pot.recording.environment import environment_sha256
 __all__ = [
     "MAX_BATCH", "MAX_PRECOMMIT_BYTES", "MAX_PROCESSES", "BeaconRound", "CommittedData", "InputFile", "Layout", "Order",
     "Parent", "Precommit", "Program", "ProgramFile", "RelativePath", "SeedBeacon", "SeedNonce", "config_digest",
-    "files_due", "first_difference", "other_inputs", "plain_config", "total_records",
+    "files_due", "first_difference", "other_inputs", "plain_config", "row_processes", "total_records",
 ]  # fmt: skip
 
 MAX_PRECOMMIT_BYTES: Final = 1 << 20  # a config and some hundred file digests; statements refer to it by digest
@@ -240,6 +240,12 @@ class SeedNonce(Document):
 def files_due(precommit: Precommit, step: int) -> bool:
     """Whether the checkpoint of `step` must have files: the first, the last, and every `state_every` steps."""
     return step in (0, int(precommit.steps)) or step % int(precommit.state_every or precommit.checkpoint_every) == 0
+
+
+def row_processes(precommit: Precommit) -> int:
+    """Among how many processes the rows of model and optimizer are divided; 1 where each holds the whole state."""
+    layout = precommit.layout
+    return int(layout.processes) if layout is not None and layout.sharding == "rows" else 1
 
 
 def total_records(precommit: Precommit) -> int:

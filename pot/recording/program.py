@@ -101,8 +101,8 @@ def _place(path: Path, root: Path) -> str | None:
 def _script(root: Path) -> str | None:
     main: Any = sys.modules.get("__main__")
     name = getattr(main, "__file__", None)
-    if name is None or getattr(main, "__spec__", None) is not None:  # interactive, or python -m
-        return None
+    if name is None or name.startswith("<") or getattr(main, "__spec__", None) is not None:
+        return None  # interactive, read from standard input, or python -m
     path = Path(os.path.normpath(root / name))
     return None if _installed(path) else _place(path, root)
 

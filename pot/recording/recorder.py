@@ -18,11 +18,12 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pot.errors import UsageError
-from pot.recording.begin import Begun, begin, prepare
+from pot.errors import Refused, UsageError
+from pot.recording.begin import Begun, begin, prepare, talk
 from pot.recording.describe import Options
 from pot.recording.loading import check_loader, check_size, check_stream
 from pot.recording.precommit import total_records
+from pot.recording.ranks import Ranks, world_size
 from pot.recording.run import Run
 from pot.recording.state import StateSource
 from pot.recording.writer import OnError
@@ -73,8 +74,12 @@ def record(
         begun = run
     else:
         found = commitments if commitments is not None else getattr(dataset, "commitments", ())
+        if data is not None and not options.get("stream"):
+            check_loader(data, None)
         if "batch_size" not in options and getattr(data, "batch_size", None) is not None:
             options["batch_size"] = data.batch_size
+        if model is not None and "sharding" not in options and world_size() > 1:
+            options["sharding"] = _sharding(model)
         if "inputs" not in options and getattr(dataset, "path", None) is not None:
             options["inputs"] = [dataset.path]
         unknown = sorted(options.keys() - {field.name for field in fields(Options)})
@@ -82,7 +87,16 @@ def record(
             raise UsageError(f"record: {unknown[0]}= is no option; see begin()")
         begun = prepare(run, Options(commitments=found, config=config, **options))
     try:
-        source = state if state is not None else _torch_state(model, optimizer, scheduler, scaler, frozen_apart)
+        ranks = begun.ranks
+        if ranks.world != world_size():
+            raise UsageError(
+                "record: the program has joined other processes since begin(); call begin() after"
+                " torch.distributed.init_process_group()"
+            )
+        if begun.precommit.layout is not None:
+            _check_sharding(begun.precommit.layout.sharding, _sharding(model) if model is not None else "replicated")
+            _check_sums(begun, model)
+        source = state if state is not None else _torch_state(model, optimizer, scheduler, scaler, frozen_apart, ranks)
         if data is not None and begun.precommit.order.method == "stream/1":
             check_stream(data)
         elif data is not None:
@@ -94,7 +108,40 @@ def record(
     return Run(begun, source, on_error)
 
 
-def _torch_state(model: Any, optimizer: Any, scheduler: Any, scaler: Any, frozen_apart: bool) -> StateSource:
+def _torch_state(
+    model: Any, optimizer: Any, scheduler: Any, scaler: Any, frozen_apart: bool, ranks: Ranks
+) -> StateSource:
     from pot.recording.torch_state import TorchState
 
-    return TorchState(model, optimizer, scheduler, scaler, frozen_apart=frozen_apart)
+    return TorchState(
+        model, optimizer, scheduler, scaler, frozen_apart=frozen_apart, rank=ranks.rank, world=ranks.world
+    )  # fmt: skip
+
+
+def _sharding(model: Any) -> str:
+    from pot.recording.torch_rows import sharding_of
+
+    return sharding_of(model)
+
+
+def _check_sums(begun: Begun, model: Any) -> None:
+    from pot.recording.torch_sums import adds_in_any_order
+
+    if not adds_in_any_order(model, begun.ranks.world):
+        return
+    sentence = (
+        f"DDP adds the gradients of {begun.ranks.world} processes in an order that a resumed run or a replay does not"
+        " have; call model.register_comm_hook(None, pot.recording.torch_sums.average_in_order)"
+    )
+    if begun.strict:
+        raise Refused(f"record(strict=True): {sentence}")
+    if begun.ranks.first:
+        talk(sentence)
+
+
+def _check_sharding(committed: str, found: str) -> None:
+    if committed != found:
+        raise UsageError(
+            f'record: the processes hold the model "{found}", begun was the run with sharding="{committed}"; give'
+            f' begin() sharding="{found}"'
+        )

@@ -23,7 +23,7 @@ from pot.canonical import canonical_bytes, parse_canonical, read_file, write_fil
 from pot.errors import Malformed, Refused, UsageError
 from pot.recording.environment import capture
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, first_difference
-from pot.recording.state import StateSource, capture_rng, read_state_document, restore_rng, write_components
+from pot.recording.state import StateSource, capture_rng, restore_rng, write_components
 
 __all__ = [
     "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "MAX_ROOTS", "OUT_VARIABLE",
@@ -122,13 +122,12 @@ def disagree(replay: ReplayRange, detail: str) -> NoReturn:
     raise Refused(f"replay: {detail}")
 
 
-def take_generators(path: Path) -> None:
-    """Python and NumPy seed themselves from the system unless told: without `begin`, take the recorded state."""
-    recorded = read_state_document(path)["rng"]
+def take_generators(recorded: Any, what: str) -> None:
+    """Python and NumPy seed themselves from the system unless told: without `begin`, take this recorded state."""
     if not isinstance(recorded, dict):
-        raise Malformed(f"{path}: must hold the state of the random generators")
+        raise Malformed(f"{what}: must hold the state of the random generators")
     taken = {name: recorded[name] for name in ("python", "numpy") if name in recorded}
-    restore_rng({**capture_rng(), **taken}, what=str(path))
+    restore_rng({**capture_rng(), **taken}, what=what)
 
 
 def write_initial(replay: ReplayRange, components: Mapping[str, str]) -> None:
@@ -143,12 +142,16 @@ def root(replay: ReplayRange, step: int, components: Mapping[str, str]) -> None:
 
 
 def finish(
-    replay: ReplayRange, steps: list[dict[str, Any]], components: Mapping[str, str], source: StateSource
+    replay: ReplayRange, steps: list[dict[str, Any]], components: Mapping[str, str], source: StateSource | None
 ) -> NoReturn:
-    """Write what came out and end the program: nothing after the last replayed step belongs to the replay."""
-    end = replay.out / END_FOLDER
-    end.mkdir()
-    write_components(end, source.capture())  # for the first tensor that differs, and for distances
+    """Write what came out and end the program: nothing after the last replayed step belongs to the replay.
+
+    `source`: whose end state is written, for the first tensor that differs, and for distances; None: it lies there.
+    """
+    if source is not None:
+        end = replay.out / END_FOLDER
+        end.mkdir()
+        write_components(end, source.capture())
     result = {"steps": steps, "components": dict(components), "roots": replay._found}
     write_file(replay.out / RESULT_FILE, canonical_bytes(result))
     raise SystemExit(0)

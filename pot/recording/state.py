@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import hashlib
 import os
-import random
 import shutil
-import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pydantic import JsonValue
 
 from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file, sha256_hex
+from pot.commitments.sharded import ROWED, join_entries, shard_entries, sharded_digest
 from pot.commitments.state import (
     DTYPE_BITS,
     FILELESS,
@@ -30,17 +30,19 @@ from pot.commitments.state import (
     tensors_digest,
 )
 from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
+from pot.recording.file_names import STATE_FILE, checkpoint_files, checkpoint_name, shard_name
+from pot.recording.generators import capture_rng, restore_rng
 from pot.recording.journal import sync_folder
 from pot.recording.transcript import CheckpointEvent, Points, StateFile
 
 __all__ = [
     "MAX_STATE_BYTES", "STATE_FILE", "Component", "PointSource", "SnapshotSource", "StateSource", "capture_rng",
-    "check_files", "checkpoint_files", "checkpoint_name", "copy_checkpoint", "digests", "read_components",
-    "read_state_document", "read_state_file", "restore_rng", "write_checkpoint", "write_components",
+    "check_files", "checkpoint_files", "checkpoint_name", "copy_checkpoint", "digests", "dropped", "moved_in",
+    "new_folder", "read_components", "read_state_document", "read_state_file", "restore_rng", "unfinished",
+    "write_checkpoint", "write_components", "write_files",
 ]  # fmt: skip
 
 MAX_STATE_BYTES: Final = 64 << 30  # one file of a checkpoint
-STATE_FILE: Final = "state.json"
 Component = list[TensorEntry] | JsonValue
 
 
@@ -75,19 +77,21 @@ class PointSource(Protocol):
         """One `Points` per step number, in order; None where this machine cannot compute them (only in a replay)."""
 
 
-def checkpoint_name(step: int) -> str:
-    """The folder of a checkpoint below the run directory."""
-    return f"checkpoints/step-{step:06d}"
+def digests(components: Mapping[str, Component], *, threads: int = 1, processes: int = 1) -> dict[str, str]:
+    """The digest of each component, hex. `threads`: that may hash one large tensor at the same time; 0: every core.
+
+    `processes`: among which whole tensors are cut by rows (`pot.commitments.sharded`).
+    """
+    return {name: _digest(name, value, threads, processes) for name, value in sorted(components.items())}
 
 
-def digests(components: Mapping[str, Component], *, threads: int = 1) -> dict[str, str]:
-    """The digest of each component, hex. `threads`: that may hash one large tensor at the same time; 0: every core."""
-    return {name: _digest(name, value, threads) for name, value in sorted(components.items())}
-
-
-def _digest(name: str, value: Component, threads: int) -> str:
+def _digest(name: str, value: Component, threads: int, processes: int) -> str:
     tensors = _tensors(value)
-    return json_digest(name, value) if tensors is None else tensors_digest(name, tensors, threads=threads)
+    if tensors is None:
+        return json_digest(name, value)
+    if processes > 1 and name in ROWED:
+        return sharded_digest(name, tensors, processes, threads=threads)
+    return tensors_digest(name, tensors, threads=threads)
 
 
 def _tensors(value: Component) -> list[TensorEntry] | None:
@@ -96,17 +100,33 @@ def _tensors(value: Component) -> list[TensorEntry] | None:
     return None
 
 
-def write_components(folder: Path, components: Mapping[str, Component]) -> None:
-    """Write tensors as `NAME.safetensors` and JSON values as `NAME.json`. Raises `EnvironmentFailure`."""
-    _write_all(folder, components, durable=False)
+def write_components(folder: Path, components: Mapping[str, Component], *, processes: int = 1) -> None:
+    """Write tensors as `NAME.safetensors` and JSON values as `NAME.json`. Raises `EnvironmentFailure`.
+
+    `processes`: among which whole tensors are cut by rows, with a file for what each holds.
+    """
+    for rank in range(processes):
+        cut = {name: value for name, value in components.items() if name in ROWED} if processes > 1 else {}
+        for name, value in cut.items():
+            write_files(folder, {name: shard_entries(_tensors(value) or [], rank, processes)}, rank, processes)
+        if rank == 0:
+            write_files(folder, {name: value for name, value in components.items() if name not in cut})
 
 
-def _write_all(folder: Path, components: Mapping[str, Component], *, durable: bool) -> dict[str, tuple[int, str]]:
-    """Size and SHA-256 of each file by name, made from what was written, not read back."""
+def write_files(
+    folder: Path, components: Mapping[str, Component], rank: int = 0, processes: int = 1, *, durable: bool = False
+) -> dict[str, tuple[int, str]]:
+    """Write what one process holds; size and SHA-256 of each file by name, made from what was written, not read back.
+
+    Raises `EnvironmentFailure`.
+    """
     written = {}
     for name, value in components.items():
         tensors = _tensors(value)
-        if tensors is None:
+        if tensors is not None and processes > 1 and name in ROWED:
+            own = shard_name(name, rank, processes)
+            written[own] = _write(folder / own, _safetensors(tensors), durable)
+        elif tensors is None:
             written[f"{name}.json"] = _write(folder / f"{name}.json", [canonical_bytes(value)], durable)
         else:
             written[f"{name}.safetensors"] = _write(folder / f"{name}.safetensors", _safetensors(tensors), durable)
@@ -127,12 +147,20 @@ def _safetensors(tensors: list[TensorEntry]) -> list[bytes | bytearray | memoryv
     return [len(text).to_bytes(8, "little"), text, *(item.data for item in ordered)]
 
 
-def read_components(folder: Path, names: Sequence[str]) -> dict[str, Component]:
-    """Read components that `write_components` wrote. Raises `UsageError` (absent), `Malformed`, `LimitExceeded`."""
+def read_components(folder: Path, names: Sequence[str], *, processes: int = 1) -> dict[str, Component]:
+    """Read components that `write_components` wrote. Raises `UsageError` (absent), `Malformed`, `LimitExceeded`.
+
+    `processes`: among which tensors are cut by rows; they are put together again.
+    """
     found: dict[str, Component] = {}
     for name in names:
         path = folder / f"{name}.safetensors"
-        if path.exists():
+        if processes > 1 and name in ROWED:
+            paths = [folder / shard_name(name, rank, processes) for rank in range(processes)]
+            found[name] = join_entries(
+                [entries_from_safetensors(read_state_file(path), what=str(path)) for path in paths]
+            )
+        elif path.exists():
             found[name] = entries_from_safetensors(read_state_file(path), what=str(path))
         else:
             path = folder / f"{name}.json"
@@ -153,29 +181,66 @@ def write_checkpoint(run_dir: Path, step: int, components: Mapping[str, Componen
 
     `components`: all of them but those without files, and with `rng` and `cursor`, which go into `state.json`.
     """
-    final = run_dir / checkpoint_name(step)
-    temporary = final.with_name(f".{final.name}.tmp")
-    own = {name: value for name, value in components.items() if name not in FILELESS}
+    temporary = new_folder(run_dir, step)
+    with _made_whole(run_dir, step):
+        written = write_files(temporary, _filed(step, components), durable=True)
+    return moved_in(run_dir, step, written)
+
+
+def _filed(step: int, components: Mapping[str, Component]) -> dict[str, Component]:
     state: Any = {name: components[name] for name in ("rng", "cursor")}
-    try:
+    own = {name: value for name, value in components.items() if name not in FILELESS}
+    return {**own, "state": {"version": "pot/checkpoint/v1", "step": str(step), **state}}
+
+
+def new_folder(run_dir: Path, step: int) -> Path:
+    """An empty folder beside the checkpoint's final place, which is cleared. Raises `EnvironmentFailure`."""
+    final = run_dir / checkpoint_name(step)
+    temporary = unfinished(run_dir, step)
+    with _made_whole(run_dir, step):
         for leftover in (temporary, final):  # of an attempt that was killed before its event was written
             if leftover.exists():
                 shutil.rmtree(leftover)
         temporary.mkdir(parents=True)
-        document: Component = {"version": "pot/checkpoint/v1", "step": str(step), **state}
-        written = _write_all(temporary, {**own, "state": document}, durable=True)
+    return temporary
+
+
+def dropped(run_dir: Path, step: int) -> None:
+    """Remove what was written of a checkpoint that cannot be finished: on a full disk it would stand in the way."""
+    shutil.rmtree(unfinished(run_dir, step), ignore_errors=True)
+
+
+def moved_in(run_dir: Path, step: int, written: Mapping[str, tuple[int, str]]) -> tuple[StateFile, ...]:
+    """Make the names durable, move the folder to its final place, and list its files. Raises `EnvironmentFailure`."""
+    final = run_dir / checkpoint_name(step)
+    temporary = unfinished(run_dir, step)
+    with _made_whole(run_dir, step):
         sync_folder(temporary)
         temporary.rename(final)
         sync_folder(final.parent)
         sync_folder(run_dir)
-    except (OSError, EnvironmentFailure) as error:
-        shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would stand in the way of the transcript
-        reason = (error.strerror or error) if isinstance(error, OSError) else error.__cause__ or error
-        raise EnvironmentFailure(f"{final}: cannot be written: {reason}; free space and resume") from None
     return tuple(
         StateFile(path=f"{checkpoint_name(step)}/{name}", bytes=str(size), sha256=sha256)
         for name, (size, sha256) in sorted(written.items())
     )
+
+
+def unfinished(run_dir: Path, step: int) -> Path:
+    """Where a checkpoint is written before it is moved to its final place."""
+    final = run_dir / checkpoint_name(step)
+    return final.with_name(f".{final.name}.tmp")
+
+
+@contextmanager
+def _made_whole(run_dir: Path, step: int) -> Iterator[None]:
+    """Nothing of a checkpoint that could not be written stays. Raises `EnvironmentFailure`."""
+    final = run_dir / checkpoint_name(step)
+    try:
+        yield
+    except (OSError, EnvironmentFailure) as error:
+        dropped(run_dir, step)
+        reason = (error.strerror or error) if isinstance(error, OSError) else error.__cause__ or error
+        raise EnvironmentFailure(f"{final}: cannot be written: {reason}; free space and resume") from None
 
 
 def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
@@ -189,14 +254,6 @@ def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
             raise Refused(f"{path}: not the committed file; its SHA-256 is not {file.sha256}")
 
 
-def checkpoint_files(step: int, components: Collection[str]) -> list[frozenset[str]]:
-    """For each file that a checkpoint of these components has, sorted: the paths that it may have, tensors or JSON."""
-    folder = checkpoint_name(step)
-    own = sorted(set(components) - FILELESS)
-    names = [frozenset({f"{folder}/{name}.json", f"{folder}/{name}.safetensors"}) for name in own]
-    return sorted([*names, frozenset({f"{folder}/{STATE_FILE}"})], key=min)
-
-
 def read_state_document(path: Path) -> dict[str, JsonValue]:
     """`state.json` of a checkpoint: version, step, generators and cursor. Raises `Malformed`, `UsageError` (absent)."""
     document = parse_canonical(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
@@ -205,75 +262,27 @@ def read_state_document(path: Path) -> dict[str, JsonValue]:
     return document
 
 
-def copy_checkpoint(run_dir: Path, event: CheckpointEvent, target: Path, *, only_generators: bool = False) -> None:
+def copy_checkpoint(
+    run_dir: Path, event: CheckpointEvent, target: Path, *, only_generators: bool = False, processes: int = 1
+) -> None:
     """Write a checkpoint anew from what its event's digests cover: names, tensors and values, and no byte beside them.
 
-    `only_generators`: nothing but `state.json`. Raises `Refused` where files and digests disagree, `Malformed`,
-    `UsageError` for a file that is absent, `EnvironmentFailure`.
+    `only_generators`: nothing but `state.json`. `processes`: among which tensors are cut by rows.
+
+    Raises `Refused` where files and digests disagree, `Malformed`, `UsageError` for a file that is absent,
+    `EnvironmentFailure`.
     """
     folder = run_dir / checkpoint_name(int(event.step))
     document = read_state_document(folder / STATE_FILE)
     found: dict[str, Component] = {}
     if not only_generators:
-        found = read_components(folder, sorted(set(event.components) - FILELESS))
+        found = read_components(folder, sorted(set(event.components) - FILELESS), processes=processes)
     own = {"rng": document["rng"], "cursor": document["cursor"]}
-    for name, digest in digests({**found, **own}).items():
+    for name, digest in digests({**found, **own}, processes=processes).items():
         if event.components.get(name) != digest:
             raise Refused(f"{folder}: {name} has the digest {digest}, committed is {event.components.get(name)}")
-    write_components(target, found)
+    write_components(target, found, processes=processes)
     write_components(target, {"state": {"version": "pot/checkpoint/v1", "step": event.step, **own}})
-
-
-def capture_rng() -> dict[str, JsonValue]:
-    """The states of Python's, NumPy's and PyTorch's global generators, as far as these modules are loaded."""
-    version, words, gauss = random.getstate()
-    state: dict[str, JsonValue] = {
-        "python": [str(version), _words(words), "none" if gauss is None else float(gauss).hex()]
-    }
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        kind, keys, position, has_gauss, cached = numpy.random.get_state()
-        state["numpy"] = [kind, _words(keys), str(position), str(has_gauss), float(cached).hex()]
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        state["torch"] = bytes(torch.get_rng_state().numpy()).hex()
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            state["cuda"] = [bytes(item.numpy()).hex() for item in torch.cuda.get_rng_state_all()]
-    return state
-
-
-def restore_rng(state: Any, *, what: str) -> None:
-    """Set the generators to a state that `capture_rng` gave. Raises `Malformed`."""
-    try:
-        version, words, gauss = state["python"]
-        random.setstate((int(version), _unwords(words), None if gauss == "none" else float.fromhex(gauss)))
-        if "numpy" in state:
-            import numpy
-
-            kind, keys, position, has_gauss, cached = state["numpy"]
-            array = numpy.array(_unwords(keys), dtype=numpy.uint32)
-            numpy.random.set_state((kind, array, int(position), int(has_gauss), float.fromhex(cached)))
-        if "torch" in state:
-            import torch
-
-            torch.set_rng_state(_byte_tensor(torch, state["torch"]))
-            if "cuda" in state:
-                torch.cuda.set_rng_state_all([_byte_tensor(torch, item) for item in state["cuda"]])
-    except (KeyError, TypeError, ValueError, IndexError, OverflowError, RuntimeError) as error:
-        raise Malformed(f"{what}: not the state of the random generators: {error}") from None
-
-
-def _byte_tensor(torch: Any, text: str) -> Any:
-    return torch.frombuffer(bytearray(bytes.fromhex(text)), dtype=torch.uint8).clone()
-
-
-def _words(words: Any) -> str:
-    return b"".join(int(word).to_bytes(4, "little") for word in words).hex()
-
-
-def _unwords(text: str) -> tuple[int, ...]:
-    data = bytes.fromhex(text)
-    return tuple(int.from_bytes(data[at : at + 4], "little") for at in range(0, len(data), 4))
 
 
 def _write(path: Path, parts: Sequence[bytes | bytearray | memoryview], durable: bool) -> tuple[int, str]:

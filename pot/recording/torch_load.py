@@ -18,7 +18,9 @@ from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, Refused
 from pot.recording.precommit import first_difference
 from pot.recording.state import Component
-from pot.recording.torch_tensors import tagged, tensor, untagged
+from pot.recording.torch_row_files import RowFiles, load_model_rows, state_tensors
+from pot.recording.torch_rows import Rows
+from pot.recording.torch_tensors import GROUPS_ENTRY, tagged, tensor, untagged
 
 if TYPE_CHECKING:
     from pot.recording.torch_state import TorchState
@@ -30,10 +32,19 @@ _MAX_SCHEDULE_STEPS: Final = 10_000_000  # a hostile checkpoint must not make th
 
 
 def load(source: TorchState, components: Mapping[str, Component], folder: Path) -> None:
-    """Load the components of `folder` into the source's objects. Raises `Refused`, `Malformed`."""
-    _load_model(source, _entries(components["model"], folder))
+    """Load the components of `folder` into the source's objects. Raises `Refused`, `Malformed`.
+
+    `components`: what was read of them; a source that holds rows reads model and optimizer itself.
+    """
+    if source.rows is not None:
+        load_model_rows(source, source.rows, folder)
+    else:
+        _load_model(source, _entries(components["model"], folder))
     if source.optimizer is not None:
-        groups = _load_optimizer(source, _entries(components["optimizer"], folder), folder)
+        if source.rows is not None:
+            groups = _load_optimizer_rows(source, source.rows, folder)
+        else:
+            groups = _load_optimizer(source, _entries(components["optimizer"], folder), folder)
         if source.scheduler is not None:
             _load_scheduler(source.scheduler, components["scheduler"], folder)
         _same(groups, source.groups(), f"{folder}: optimizer groups")
@@ -57,23 +68,41 @@ def _load_model(source: TorchState, entries: list[TensorEntry]) -> None:
 
 def _load_optimizer(source: TorchState, entries: list[TensorEntry], folder: Path) -> Any:
     """Load the optimizer's state; returns the recorded groups, which are compared when the schedule is in place."""
-    from pot.recording.torch_state import GROUPS_ENTRY
-
     tensors = {item.name: item for item in entries}
     if GROUPS_ENTRY not in tensors:
         raise Malformed(f"{folder}: the optimizer's groups are missing")
-    data = bytes(tensors.pop(GROUPS_ENTRY).data)
-    document = parse_canonical(data, what=f"{folder}: {GROUPS_ENTRY}", limit=_MAX_GROUPS_BYTES)
-    if not isinstance(document, dict) or set(document) != {"groups", "scalars"}:
-        raise Malformed(f"{folder}: {GROUPS_ENTRY} must hold groups and scalars")
-    if not isinstance(document["scalars"], dict):
-        raise Malformed(f"{folder}: {GROUPS_ENTRY}: scalars must be an object")
+    document = _described(tensors.pop(GROUPS_ENTRY), {"groups", "scalars"}, folder)
+    _put_state(source, {name: tensor(item) for name, item in tensors.items()}, document, folder)
+    return document["groups"]
+
+
+def _load_optimizer_rows(source: TorchState, rows: Rows, folder: Path) -> Any:
+    files = RowFiles(folder, "optimizer", rows)
+    document = _described(files.first(GROUPS_ENTRY), {"groups", "rows", "scalars"}, folder)
+    parameters = {source.names[id(parameter)]: parameter for _, parameter in source.parameters()}
+    names = [name for name in files.names() if name != GROUPS_ENTRY]
+    _put_state(source, state_tensors(files, rows, document["rows"], parameters, names), document, folder)
+    return document["groups"]
+
+
+def _described(item: TensorEntry, keys: set[str], folder: Path) -> dict[str, Any]:
+    what = f"{folder}: {GROUPS_ENTRY}"
+    document = parse_canonical(bytes(item.data), what=what, limit=_MAX_GROUPS_BYTES)
+    if not isinstance(document, dict) or set(document) != keys:
+        raise Malformed(f"{what} must hold {', '.join(sorted(keys))}")
+    for name in keys - {"groups"}:
+        if not isinstance(document[name], dict):
+            raise Malformed(f"{what}: {name} must be an object")
+    return document
+
+
+def _put_state(source: TorchState, tensors: Mapping[str, Any], document: dict[str, Any], folder: Path) -> None:
     parameters = {source.names[id(parameter)]: parameter for _, parameter in source.parameters()}
     fresh: dict[Any, dict[str, Any]] = {}
     listed: dict[str, Any] = {}
-    for full, item in tensors.items():
+    for full, value in tensors.items():
         name, _, key = full.removeprefix("state.").rpartition("/")
-        parameter, value = _known(parameters, name, folder), tensor(item)
+        parameter = _known(parameters, name, folder)
         # PyTorch keeps step counters of non-capturable optimizers on the CPU
         value = value if value.dim() == 0 else value.to(parameter.device)
         if "#" in key:
@@ -87,7 +116,6 @@ def _load_optimizer(source: TorchState, entries: list[TensorEntry], folder: Path
     if source.optimizer is not None:
         source.optimizer.state.clear()
         source.optimizer.state.update(fresh)
-    return document["groups"]
 
 
 def _load_scheduler(scheduler: Any, recorded: Component, folder: Path) -> None:

@@ -6,29 +6,31 @@ attributes outside `state_dict()`; a replay rebuilds them by running the program
 
 With `frozen_apart`, parameters that no optimizer holds and that need no gradient are a component of their own, hashed
 at the start and at the end only, and never written: the base of an adapter is what the program loads again.
+
+Of a distributed run, `capture` gives what this process holds: everything (DDP), or its rows (FSDP2; see
+`pot.recording.torch_rows`); `shared` gives what all processes must hold alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from pydantic import JsonValue
 
 from pot.canonical import canonical_bytes
+from pot.commitments.sharded import ROWED
 from pot.commitments.state import TensorEntry
 from pot.errors import UsageError
 from pot.recording.state import Component, read_components
-from pot.recording.torch_tensors import entry, tagged
+from pot.recording.torch_rows import Rows, broadcasts_buffers, is_cut, sharding_of, unwrapped
+from pot.recording.torch_tensors import GROUPS_ENTRY, entry, tagged
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = ["GROUPS_ENTRY", "TorchState"]
-
-GROUPS_ENTRY: Final = "pot.groups"
-"""The optimizer tensor (U8) that holds groups and scalar state as canonical JSON, so that one file is the component."""
 
 _Named = list[tuple[str, Any]]
 
@@ -44,8 +46,14 @@ class TorchState:
         scaler: Any = None,
         *,
         frozen_apart: bool = False,
+        rank: int = 0,
+        world: int = 1,
     ) -> None:
-        self.model = model
+        """`rank`, `world`: of the processes that hold the model together."""
+        self.skips_buffers = broadcasts_buffers(model)
+        self.model = model = unwrapped(model)
+        self.rows = Rows(rank, world) if world > 1 and sharding_of(model) == "rows" else None
+        """How the state is cut; None where this process holds it whole."""
         self.optimizer = optimizer
         self.scheduler = scheduler
         self.scaler = scaler
@@ -85,7 +93,7 @@ class TorchState:
     @property
     def in_place(self) -> bool:
         """Whether all tensors lie in the CPU's memory, so that `capture` copies none of them."""
-        return all(value.device.type == "cpu" for _, value in self._model_tensors(frozen=False))
+        return all(value.device.type == "cpu" for _, value in self.own(self._model_tensors(frozen=False)))
 
     def capture(self) -> dict[str, Component]:
         """The components now, without `frozen`; tensors on the CPU are views, not copies."""
@@ -97,14 +105,35 @@ class TorchState:
 
     def frozen(self) -> Component:
         """The tensors of `frozen_names`."""
-        return [entry(name, value) for name, value in self._model_tensors(frozen=True)]
+        return [entry(name, value) for name, value in self.own(self._model_tensors(frozen=True))]
+
+    def shared(self) -> dict[str, Component]:
+        """What must be the same in every process, by component; buffers that DDP replaces by the first's are not."""
+        held = self._components(lambda _, named: self._whole(named), whole=True)
+        model = held["model"]
+        if self.skips_buffers and isinstance(model, list):
+            parameters = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+            held["model"] = [item for item in model if isinstance(item, TensorEntry) and item.name in parameters]
+        return held
+
+    def _whole(self, named: _Named) -> _Named:
+        """The tensors that this process holds whole."""
+        return [(name, Rows().own(value)) for name, value in named if self.rows is None or not is_cut(value)]
+
+    def own(self, named: _Named) -> _Named:
+        """This process's part of each tensor, ordinary tensors all; those of which it holds nothing are left out."""
+        rows = self.rows or Rows()
+        found = [(name, rows.own(value)) for name, value in named]
+        return [(name, value) for name, value in found if value is not None]
 
     def load(self, folder: Path) -> None:
         """Load tensors; refuse hyper-parameters unlike the program's own. Raises `Refused`, `Malformed`."""
         from pot.recording.torch_load import load
 
         parts = {"model": self.model, "optimizer": self.optimizer, "scheduler": self.scheduler, "scaler": self.scaler}
-        load(self, read_components(folder, [name for name, part in parts.items() if part is not None]), folder)
+        cut = ROWED if self.rows is not None else frozenset()
+        names = [name for name, part in parts.items() if part is not None and name not in cut]
+        load(self, read_components(folder, names), folder)
 
     def parameters(self) -> Iterator[tuple[int, torch.Tensor]]:
         """The optimizer's parameters, each with the number of its group."""
@@ -123,14 +152,21 @@ class TorchState:
             groups.append(described)
         return groups
 
-    def _components(self, taken: Any) -> dict[str, Component]:
-        model = taken("model", self._model_tensors(frozen=False))
+    def _components(self, taken: Any, *, whole: bool = False) -> dict[str, Component]:
+        own = (lambda named: named) if whole else self.own
+        model = taken("model", own(self._model_tensors(frozen=False)))
         components: dict[str, Component] = {"model": [entry(name, value) for name, value in model]}
         if self.optimizer is not None:
             named, scalars = self._optimizer_state()
-            document = canonical_bytes({"groups": self.groups(), "scalars": scalars})
-            entries = [entry(name, value) for name, value in taken("optimizer", named)]
-            entries.append(TensorEntry(GROUPS_ENTRY, "U8", (len(document),), document))
+            described: dict[str, JsonValue] = {"groups": self.groups(), "scalars": scalars}
+            if self.rows is not None:
+                described["rows"] = {name: list(value.shape) for name, value in named if is_cut(value)}
+            document = canonical_bytes(described)
+            entries = [entry(name, value) for name, value in taken("optimizer", own(named))]
+            if self.rows is None:
+                entries.append(TensorEntry(GROUPS_ENTRY, "U8", (len(document),), document))
+            elif whole or self.rows.rank == 0:  # one row, which is the first process's
+                entries.append(TensorEntry(GROUPS_ENTRY, "U8", (1, len(document)), document))
             components["optimizer"] = sorted(entries, key=lambda item: item.name)
         if self.scheduler is not None:
             components["scheduler"] = tagged(self.scheduler.state_dict(), "scheduler")

@@ -9,7 +9,7 @@ Shows / does not show: nothing; this is a form of writing.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import JsonValue
 
@@ -19,7 +19,10 @@ from pot.errors import Malformed, UsageError
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["entry", "tagged", "tensor", "untagged"]
+__all__ = ["GROUPS_ENTRY", "entry", "tagged", "tensor", "untagged"]
+
+GROUPS_ENTRY: Final = "pot.groups"
+"""The optimizer tensor (U8) that holds groups and scalar state as canonical JSON, so that one file is the component."""
 
 
 def entry(name: str, value: torch.Tensor) -> TensorEntry:

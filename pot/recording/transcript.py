@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
+from blake3 import blake3
 from pydantic import AfterValidator, BaseModel, StringConstraints
 
 from pot.canonical import (
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BATCH_CONTEXT", "EVENT_CONTEXT", "MAX_REASON", "MAX_TRANSCRIPT_BYTES", "TRANSCRIPT_FILE", "ZERO_DIGEST",
-    "CheckpointEvent", "EndEvent", "Event", "GapEvent", "Points", "ResumeEvent", "StartEvent", "StateFile", "StepEvent", "Transcript", "batch_digest",
-    "check_chain", "load_transcript", "loss_text", "previous_digest", "read_transcript",
+    "CheckpointEvent", "EndEvent", "Event", "GapEvent", "Points", "ResumeEvent", "StartEvent", "StateFile", "StepEvent",
+    "Transcript", "batch_digest", "check_chain", "load_transcript", "loss_text", "previous_digest", "read_transcript",
 ]  # fmt: skip
 
 TRANSCRIPT_FILE: Final = "transcript.jsonl"
@@ -177,9 +178,15 @@ class Transcript:
         return merkle_root(self.lines, SHA256).hex()
 
 
+_EVENT_HASHER: Final = blake3(derive_key_context=EVENT_CONTEXT)  # with the context hashed, once for all lines
+
+
 def previous_digest(line: bytes) -> str:
     """What the next line's `previous` must be: the digest of this line's bytes, without the newline."""
-    return derive(EVENT_CONTEXT, line).hex()
+    hasher = _EVENT_HASHER.copy()
+    hasher.update(len(line).to_bytes(8, "little"))
+    hasher.update(line)
+    return hasher.hexdigest()
 
 
 def batch_digest(records: Sequence[int]) -> str:
@@ -208,11 +215,16 @@ def read_transcript(data: bytes, cap: int = MAX_TRANSCRIPT_BYTES, *, what: str =
 
     Raises `LimitExceeded` over `cap` bytes, `Malformed` for a line that is not an event in canonical form.
     """
+    from pot.recording.common_lines import common_events
+
     if len(data) > cap:
         raise LimitExceeded(f"{what}: {len(data)} bytes, more than the limit of {cap}")
     lines = data.split(b"\n")
     torn = len(lines.pop())
-    events = tuple(_event(line, f"{what} line {number}") for number, line in enumerate(lines))
+    events = tuple(
+        _event(lines[number], f"{what} line {number}") if event is None else event
+        for number, event in enumerate(common_events(lines))
+    )
     return Transcript(data, tuple(lines), events, torn)
 
 

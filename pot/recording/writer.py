@@ -24,7 +24,7 @@ from pot.commitments.state import FIRST_STATE, state_digest
 from pot.errors import EnvironmentFailure
 from pot.recording.journal import Journal
 from pot.recording.state import Component, digests, write_checkpoint
-from pot.recording.transcript import CheckpointEvent, EndEvent, Event, GapEvent
+from pot.recording.transcript import CheckpointEvent, EndEvent, Event, GapEvent, StateFile
 
 __all__ = ["OnError", "Writer"]
 
@@ -74,7 +74,7 @@ class Writer:
     def save(
         self, step: int, components: Mapping[str, Component], known: Mapping[str, str], *, files: bool, last: bool
     ) -> None:
-        """Hand in a checkpoint to hash and, with `files`, to write. `known`: digests of components that have no value.
+        """Hand in a checkpoint to hash and, with `files`, to write. `known`: digests that need not be made any more.
 
         The values must not change until `wait_for_snapshot` returns. `last`: the run cannot go on without this one.
         """
@@ -85,6 +85,15 @@ class Writer:
         """Wait until no handed-in value is in use. Raises what failed."""
         self._free.wait()
         self._raise()
+
+    def written(self, step: int, components: Mapping[str, str], files: tuple[StateFile, ...]) -> None:
+        """Hand in a checkpoint whose files lie there already."""
+        self._hand_in(lambda: self._event(step, dict(components), files))
+
+    def gap(self, step: int, components: Mapping[str, str], error: EnvironmentFailure) -> None:
+        """Hand in a checkpoint whose files could not be written."""
+        self._hand_in(lambda: self._gap(step, error))
+        self.root(step, components)
 
     def end(self, step: int) -> None:
         """Hand in the end of the run, after its last checkpoint."""
@@ -127,7 +136,7 @@ class Writer:
         self, step: int, components: Mapping[str, Component], known: Mapping[str, str], files: bool, last: bool
     ) -> None:
         try:
-            found = {**digests(components), **known}
+            found = {**digests({name: value for name, value in components.items() if name not in known}), **known}
             written: tuple[Any, ...] = ()
             if files:
                 try:
@@ -135,12 +144,15 @@ class Writer:
                 except EnvironmentFailure as error:
                     if self._on_error == "stop" or last:
                         raise
-                    self._talk(f"step {step}: no checkpoint, training goes on: {error}")
-                    reason = "".join(character for character in str(error) if character.isprintable())[:_MAX_REASON]
-                    self._append(GapEvent, {"type": "gap", "step": str(step), "missing": "state", "reason": reason})
+                    self._gap(step, error)
         finally:
             self._free.set()
         self._event(step, found, written)
+
+    def _gap(self, step: int, error: EnvironmentFailure) -> None:
+        self._talk(f"step {step}: no checkpoint, training goes on: {error}")
+        reason = "".join(character for character in str(error) if character.isprintable())[:_MAX_REASON]
+        self._append(GapEvent, {"type": "gap", "step": str(step), "missing": "state", "reason": reason})
 
     def _event(self, step: int, components: dict[str, str], files: tuple[Any, ...]) -> None:
         state = state_digest(components, step, self._config_blake3, self._state)

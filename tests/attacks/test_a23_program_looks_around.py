@@ -124,6 +124,88 @@ def test_a_checkpoint_names_its_own_files_once(recorded: Any, bend: str) -> None
     assert recorded.codes() == ["files"]
 
 
+LINKS = """
+    if "POT_REPLAY" in os.environ:  # the auditor sees what the program cannot: lead it there
+        out = os.environ["POT_REPLAY_OUT"]
+        os.rmdir(out)
+        os.symlink("ANSWERS", out)
+        sys.exit(0)
+    source = Sums"""
+
+
+def test_a_link_in_place_of_what_came_out_does_not_lead_the_auditor_to_the_answer(tmp_path: Path) -> None:
+    answers = tmp_path / "program/run/answers"
+    run = _rewritten(
+        tmp_path / "program",
+        imports=("import random\n", "import os\nimport random\n"),
+        main=("\n    source = Sums", LINKS.replace("ANSWERS", str(answers))),
+    )
+    run.bend_tensors(30, "model", lambda values: [7, 7, 7, 7])
+    segment = run.chain().segments[5]
+    answers.mkdir()
+    steps = [step.model_dump(mode="json", exclude={"index", "previous"}, exclude_none=True) for step in segment.steps]
+    documents = {
+        "replay.json": {"steps": steps, "components": segment.end_state.components, "roots": {}},
+        "initial.json": segment.start_state.components,
+        "environment.json": run.precommit.environment,
+    }
+    for name, document in documents.items():
+        (answers / name).write_bytes(canonical_bytes(document))
+    from pot.audit.comparison import compare
+
+    assert compare(segment, documents["replay.json"]) is None  # whoever reads it there is content
+    replay = run.replay(6)
+    assert (replay.outcome, replay.initial) == ("REFUSED", None)
+
+
+def test_last_words_are_not_read_where_the_program_made_them_lead(tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    key.write_text("the auditor's secret\n")
+    run = _rewritten(
+        tmp_path / "program",
+        imports=("import random\n", "import os\nimport random\n"),
+        main=(
+            "\n    source = Sums",
+            f"""
+    if "POT_REPLAY" in os.environ:
+        errors = os.path.join(os.path.dirname(os.environ["POT_REPLAY_OUT"]), "stderr")
+        os.unlink(errors)
+        os.symlink({str(key)!r}, errors)
+        sys.exit(3)
+    source = Sums""",
+        ),
+    )
+    replayer = Replayer(run.run_dir, run.precommit, run.events()[0]["nonce"], [run.folder], run.folder, hidden=[key])
+    replay = replayer.segment(run.chain().segments[1])
+    assert replay.outcome == "REFUSED"
+    assert replay.detail == "the program ended with exit code 3: no message"
+
+
+@needs_walls
+def test_large_data_is_shown_to_the_program_and_cannot_be_changed_by_it(tmp_path: Path) -> None:
+    from pot.audit.staging import SHOWN_BYTES
+
+    large, folder, seen = tmp_path / "data" / "large.bin", tmp_path / "staging", tmp_path / "seen"
+    for place in (large.parent, folder, seen):
+        place.mkdir()
+    large.write_bytes(b"a" * SHOWN_BYTES)
+    (folder / "data.bin").touch()
+    code = (
+        "import os; size = os.path.getsize('data.bin'); open('size', 'w').write(str(size))\n"
+        "for attempt in (lambda: open('data.bin', 'r+b').write(b'b'), lambda: os.chmod('data.bin', 0o777),"
+        " lambda: os.unlink('data.bin'), lambda: os.truncate('data.bin', 0)):\n"
+        "    try:\n        attempt()\n    except OSError:\n        continue\n    open('changed', 'w')\n"
+    )
+    ended = run_limited(
+        [sys.executable, "-c", code], folder, {"PATH": "/usr/bin:/bin"}, Limits(60.0), [large.parent],
+        tmp_path / "errors", seen, [(large, Path("data.bin"))],
+    )  # fmt: skip
+    assert ended.code == 0, ended.last_words
+    assert (folder / "size").read_text() == str(SHOWN_BYTES)  # although its folder is hidden
+    assert not (folder / "changed").exists()
+    assert large.read_bytes() == b"a" * SHOWN_BYTES
+
+
 def test_variables_of_the_loader_do_not_reach_the_walls(recorded: Any) -> None:
     """LD_DEBUG=help ends every program at once, LD_PRELOAD would run the forger's code before the walls stand."""
     document = json.loads((recorded.run_dir / "precommit.json").read_bytes())

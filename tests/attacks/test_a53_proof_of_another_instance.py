@@ -114,7 +114,7 @@ def test_points_of_other_segments_do_not_tie_a_proven_step() -> None:
         run = (segments["precommit_sha256"], segments["transcript_sha256"])
         draws = (new_challenge(*run, 3, forged="1", detect="0.1", nonce=f"{nonce:064x}") for nonce in range(100))
         challenge = next(draw for draw in draws if not proven & set(draw.chosen))
-        segments["challenge"] = challenge.model_dump(mode="json")
+        segments["challenge"] = challenge.model_dump(mode="json", exclude_none=True)
         segments["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
         steps["points"] = "NOT_CHECKED"
 
@@ -139,7 +139,7 @@ def test_points_of_as_many_units_as_the_policy_asks_for_tie_the_run() -> None:
         run = (segments["precommit_sha256"], segments["transcript_sha256"])
         draws = (new_challenge(*run, 3, forged="0.5", detect="0.8", nonce=f"{nonce:064x}") for nonce in range(100))
         challenge = next(draw for draw in draws if not proven & set(draw.chosen))
-        segments["challenge"] = challenge.model_dump(mode="json")
+        segments["challenge"] = challenge.model_dump(mode="json", exclude_none=True)
         segments["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
         steps["points"] = "NOT_CHECKED"
 

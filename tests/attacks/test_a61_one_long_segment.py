@@ -34,7 +34,7 @@ def drawn_by_the_prover(results: list[dict[str, Any]]) -> None:
         nonce_source="prover",
     )
     assert challenge.nonce == prover_nonce(result["transcript_sha256"])
-    result["challenge"] = challenge.model_dump(mode="json")
+    result["challenge"] = challenge.model_dump(mode="json", exclude_none=True)
     result["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
 
 
@@ -65,7 +65,7 @@ def test_a_challenge_over_a_part_of_the_run_is_denied() -> None:
         challenge = new_challenge(
             result["precommit_sha256"], result["transcript_sha256"], 2, forged="0.5", detect="0.8", nonce="ab" * 32
         )
-        result["challenge"] = challenge.model_dump(mode="json")
+        result["challenge"] = challenge.model_dump(mode="json", exclude_none=True)
         result["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
 
     report = Simulation().bend("parent.audits", part).verify()

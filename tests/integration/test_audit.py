@@ -82,12 +82,12 @@ def test_roots_that_the_data_does_not_give_are_named(recorded: Any) -> None:
     events[0]["precommit_sha256"] = recorded.precommit.sha256()
     recorded.relink(events)
     assert recorded.codes() == ["batch"]  # another pre-commitment gives another seed
-    from pot.audit.audit import _datasets
+    from pot.audit.roots import recomputed
 
     replayer = Replayer(
         recorded.run_dir, recorded.precommit, "00" * 32, [recorded.folder / "train.jsonl"], recorded.folder
     )
-    assert _datasets(recorded.run_dir, recorded.precommit, replayer, None) == (
+    assert recomputed(recorded.run_dir, recorded.precommit, replayer, None) == (
         [],
         [document["data"][0]["commitment_sha256"]],
     )
@@ -165,7 +165,7 @@ def test_another_environment_is_inconclusive_for_floats_only(
     run = _rewritten(tmp_path / "program", 'semantics="exact"', f'semantics="{semantics}"')
     run.bend_tensors(15, "model", lambda values: [values[0] + 1, *values[1:]])
     assert run.replay(3).outcome == "MISMATCH"
-    monkeypatch.setattr("pot.audit.replay.differences", lambda *_: ["torch.threads: recorded '1', here '2'"])
+    monkeypatch.setattr("pot.audit.own_environment.differences", lambda *_: ["torch.threads: recorded '1', here '2'"])
     replay = run.replay(3)
     assert replay.outcome == outcome
     assert "first differing tensor weights" in str(replay.first_difference)
@@ -243,3 +243,187 @@ def test_the_three_lines_alone_replay_although_python_seeds_itself(tmp_path: Pat
 
 def test_an_honest_run_made_twice_has_two_ids(tmp_path: Path, finished_run: Any) -> None:
     assert honest_run(tmp_path / "again").precommit.run_id != finished_run.precommit.run_id
+
+
+def _with_roots(folder: Path) -> RecordedRun:
+    """A root every 5 steps, files every 15."""
+    run = prepare(folder)
+    run.arguments.append("15")
+    done = run.start()
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+def test_roots_inside_a_segment_are_compared_and_narrow_the_steps(tmp_path: Path) -> None:
+    run = _with_roots(tmp_path / "program")
+    assert [len(segment.roots) for segment in run.chain().segments] == [2, 2]
+    replay = run.replay(1)
+    assert replay.outcome == "MATCH"
+    assert sorted(replay.roots) == [5, 10]
+    events = run.events()
+    root = next(event for event in events if event["type"] == "checkpoint" and event["step"] == "10")
+    assert root["files"] == []
+    root["components"]["model"] = "ab" * 32
+    run.restate(events)
+    assert run.codes() == []
+    replay = run.replay(1)  # the end state is the honest one
+    assert replay.outcome == "MISMATCH"
+    assert replay.detail == (
+        "after step 10: component model differs; the state after step 5 was still the committed one"
+    )
+    assert replay.difference is not None
+    assert (replay.difference.equal_after, replay.difference.by) == (5, 10)
+
+
+def test_a_mismatch_says_how_far_away_it_is(recorded: Any) -> None:
+    recorded.bend_tensors(15, "model", lambda values: [values[0] + 1000, *values[1:]])
+    replay = recorded.replay(3)
+    assert replay.outcome == "MISMATCH"
+    assert float(replay.distances["model"]) > 0.01
+    assert "first differing tensor weights; model " in replay.detail
+    assert replay.detail.endswith(" of its update away")
+
+
+def _suspect(monkeypatch: pytest.MonkeyPatch, run: RecordedRun, *numbers: int) -> None:
+    from pot.audit.screening import Screening
+
+    value = {
+        "version": "pot/screening/v1", "thresholds": "1", "segments": str(len(run.chain().segments)),
+        "flagged": str(len(numbers)), "suspicious": [str(number) for number in numbers], "details": [], "unread": [],
+    }  # fmt: skip
+    screening = Screening.from_value(value, what="screening")
+    monkeypatch.setattr("pot.audit.audit.screen", lambda *_: screening)
+
+
+def test_suspicious_segments_are_replayed_first_and_besides(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = {int(unit.unit_number) for unit in _audit(recorded).replays}
+    others = [number for number in range(1, 7) if number not in chosen]
+    assert len(others) >= 2
+    _suspect(monkeypatch, recorded, others[1], min(chosen), others[0])
+    order: list[int] = []
+    run_segment = Replayer.segment
+
+    def noted(self: Replayer, segment: Any, **options: Any) -> Any:
+        order.append(segment.index)
+        return run_segment(self, segment, **options)
+
+    monkeypatch.setattr(Replayer, "segment", noted)
+    result = _audit(recorded)
+    assert order[:3] == [others[1], min(chosen), others[0]]
+    assert result.extra is not None
+    assert [(unit.unit_number, unit.outcome) for unit in result.extra] == [
+        (str(others[1]), "MATCH"),
+        (str(others[0]), "MATCH"),
+    ]
+    assert {unit.unit_number for unit in result.replays} == {str(number) for number in chosen}
+    assert [unit.unit_number for unit in _audit(recorded, suspicious=1).extra or ()] == [str(others[1])]
+    assert _audit(recorded, suspicious=0).extra is None
+    assert _audit(recorded, screening=False).screening is None
+
+
+def test_a_mismatch_besides_the_challenge_ends_the_command_with_1(
+    recorded: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from typer.testing import CliRunner
+
+    from attest.cli.main import build, main
+    from pot.audit.salted import InnerDigests
+
+    honest = _audit(recorded)
+    number = next(number for number in range(2, 6) if str(number) not in honest.challenge.chosen)
+    step = 5 * number
+    before = next(event for event in recorded.events() if event["type"] == "checkpoint" and event["step"] == str(step))
+    recorded.bend_tensors(step, "model", lambda values: [values[0] + 1, *values[1:]])
+    assert before["components"]["model"] != recorded.chain().segments[number - 1].end_state.components["model"]
+    _suspect(monkeypatch, recorded, number)
+    challenge = new_challenge(recorded.precommit.sha256(), recorded.transcript.sha256(), 6, forged="1", nonce="03" * 32)
+    assert challenge.chosen not in {(str(number),), (str(number + 1),)}
+    (tmp_path / "challenge.json").write_bytes(challenge.to_bytes())
+    assert main(["keygen", str(tmp_path / "key.pem")]) == 0
+    words = [
+        "audit", str(recorded.run_dir), "--challenge", str(tmp_path / "challenge.json"), "--data",
+        str(recorded.folder / "train.jsonl"), "--code", str(recorded.folder), "--key", str(tmp_path / "key.pem"),
+        "--out", str(tmp_path / "audit.jsonl"), "--inner-out", str(tmp_path / "inner.json"),
+    ]  # fmt: skip
+    shown = CliRunner().invoke(build("audit"), words)
+    assert shown.exit_code == 1, shown.output
+    assert "extra          1 of them replayed besides: 1 MISMATCH" in shown.output
+    assert "1 of 6 segments replayed: 1 MATCH" in shown.output
+    inner = InnerDigests.from_bytes((tmp_path / "inner.json").read_bytes(), what="inner")
+    assert f"inner digests  committed: {inner.sha256()}" in shown.output
+
+
+def test_inner_digests_are_of_steps_that_no_checkpoint_publishes(finished_run: Any) -> None:
+    from pot.audit.salted import InnerDigests, inner_step
+
+    kept: list[InnerDigests] = []
+    result = _audit(finished_run, inner=kept.append)
+    assert result.inner_commitment == kept[0].commitment()
+    segments = finished_run.chain().segments
+    wanted = {
+        inner_step(finished_run.transcript.sha256(), segments[int(number) - 1]) for number in result.challenge.chosen
+    }
+    assert {int(state.step) for state in kept[0].states} == wanted
+    published = {event["components"]["model"] for event in finished_run.events() if event["type"] == "checkpoint"}
+    assert published.isdisjoint(state.components["model"] for state in kept[0].states)
+    again: list[InnerDigests] = []
+    _audit(finished_run, inner=again.append)
+    assert [state.components for state in again[0].states] == [state.components for state in kept[0].states]
+    assert again[0].commitment() != kept[0].commitment()  # salted
+    assert _audit(finished_run).inner_commitment is None
+
+
+def test_hints_about_another_run_are_refused(finished_run: Any) -> None:
+    from types import SimpleNamespace
+
+    foreign: Any = SimpleNamespace(transcript_sha256="00" * 32)
+    with pytest.raises(Refused, match="the hint is about the transcript 0000"):
+        _audit(finished_run, hints=[foreign])
+    with pytest.raises(UsageError, match="3 hints were given"):
+        _audit(finished_run, hints=[foreign] * 3)
+
+
+def test_a_lost_start_state_is_refused_and_a_contradictory_one_is_a_mismatch(recorded: Any) -> None:
+    path = recorded.run_dir / "checkpoints/step-000010/model.safetensors"
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert recorded.replay(3).outcome == "REFUSED"
+    path.write_bytes(data)
+    events = recorded.events()
+    event = next(item for item in events if item["type"] == "checkpoint" and item["step"] == "10")
+    event["components"]["model"] = "ab" * 32
+    recorded.restate(events)
+    replay = recorded.replay(3)
+    assert replay.outcome == "MISMATCH"
+    assert "the committed start state" in replay.detail
+
+
+def test_the_command_prints_tolerances_beside_the_forging_distance(finished_run: Any) -> None:
+    from attest.cli.audit import _lines
+    from pot.audit.tolerance import Drift, judge_segment, tolerance_document
+
+    segments = [
+        judge_segment(1, 2e-5, 1e-5, 3e-2),
+        judge_segment(2, 9e-3, 5e-3, 2e-3),
+        judge_segment(3, None, None, None),
+    ]
+    drift = Drift()
+    drift.signs = drift.same = 7
+    result = _audit(finished_run, screening=False).model_copy(
+        update={"tolerance": tolerance_document("here", segments, drift)}
+    )
+    printed = [line for line in _lines(result, []) if line.startswith(("tolerance", "drift", "screening"))]
+    assert printed == [
+        "screening      not asked for",
+        "tolerance      segment 1: distance 2e-05, tolerance 0.0001 (noise 1e-05), smallest forgery 0.03: within",
+        (
+            "tolerance      segment 2: distance 0.009, tolerance 0.01 (noise 0.005), smallest forgery 0.002: within,"
+            " which shows nothing here"
+        ),
+        (
+            "tolerance      segment 3: distance unknown, tolerance 0.0 (noise unknown), smallest forgery not measured:"
+            " not within, which shows nothing here"
+        ),
+        "drift          0.0 over all, budget 0.0; 7 of 7 residuals go the same way (p 0.00781): FLAGGED, one direction",
+    ]
+    assert AuditResult.from_bytes(result.to_bytes(), what="audit") == result

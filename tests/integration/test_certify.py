@@ -8,22 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from recorded_run import RecordedRun
-from safetensors.numpy import save_file
+from recorded_run import RecordedRun, release_weights
 
 from attest.bundle import read_release
 from attest.certify import certify, sign_audit
 from attest.cli.main import main
 from attest.trust.keys import generate
-from attest.verdict.operations import apply_operation
 from attest.verdict.policy import Policy, read_policy
 from attest.verdict.verify import verify
 from pot.audit.audit import audit
 from pot.audit.challenge import new_challenge
 from pot.canonical import canonical_bytes
-from pot.commitments.state import entries_from_safetensors
 from pot.data.commit import commit, write_committed
 from pot.data.exclude import exclude
 from pot.data.exclude_verify import Exclusion
@@ -67,17 +63,6 @@ class Workshop:
             "coverage": {"forged": "0.34", "detect": "0.5"},
         }
         return read_policy(json.dumps(value).encode())
-
-
-def release_weights(run: RecordedRun, model: Path) -> None:
-    last = max((run.run_dir / "checkpoints").iterdir())
-    trained = entries_from_safetensors((last / "model.safetensors").read_bytes())
-    released = {
-        entry.name: np.frombuffer(bytes(entry.data), "<f4").reshape(entry.shape)
-        for entry in apply_operation("dequantise/1", trained)  # the toy is exact: its weights are integers
-    }
-    model.mkdir()
-    save_file(released, model / "model.safetensors")
 
 
 @pytest.fixture(scope="session")

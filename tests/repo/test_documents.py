@@ -45,6 +45,7 @@ def test_there_are_documents() -> None:
         "README.md", "CHANGELOG.md", "SECURITY.md", "CONTRIBUTING.md", "specs/terminology.md", "specs/threat-model.md",
         "specs/transcript.md", "specs/commitments.md", "specs/certificate.md", "specs/verification.md",
         "specs/service.md", "specs/containers.md", "specs/hiding.md", "specs/composition.md",
+        "specs/recording.md", "specs/hints.md",
     } <= names  # fmt: skip
 
 

@@ -142,3 +142,20 @@ def honest_run(folder: Path, **sizes: int) -> RecordedRun:
     if done.returncode:
         raise RuntimeError(done.stderr)
     return run
+
+
+def release_weights(run: RecordedRun, model: Path) -> None:
+    """The weights that the run ended with, as a released folder; the toy is exact, so they become floats."""
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    from attest.verdict.operations import apply_operation
+
+    last = max((run.run_dir / "checkpoints").iterdir())
+    trained = entries_from_safetensors((last / "model.safetensors").read_bytes())
+    released = {
+        entry.name: np.frombuffer(bytes(entry.data), "<f4").reshape(entry.shape)
+        for entry in apply_operation("dequantise/1", trained)
+    }
+    model.mkdir()
+    save_file(released, model / "model.safetensors")

@@ -181,6 +181,8 @@ class Simulation:
     """Functions that make further claims of a model; what they refer to is theirs to put."""
     data_auditors: list[Callable[[str], list[dict[str, Any]]]] = field(default_factory=list)
     """Functions that make data audits of a model's data."""
+    nonces: dict[str, str] = field(default_factory=dict)
+    """Nonces of the runs' seeds, by model, where they are not invented."""
 
     def __post_init__(self) -> None:
         """The data: two training sets, one exclusion set."""
@@ -284,7 +286,7 @@ class Simulation:
         model.precommit = self._bent(f"{name}.precommit", self._precommit(name, parent))
         precommit_sha256 = self.put(canonical_bytes(model.precommit))
         self.put(commitment.to_bytes())
-        nonce = derive("test/nonce", name.encode()).hex()
+        nonce = self.nonces.get(name) or derive("test/nonce", name.encode()).hex()
         events, states = self._events(name, precommit_sha256, nonce, parent)
         events = self._bent(f"{name}.events", events)
         model.transcript = relink(events)
@@ -480,7 +482,7 @@ class Simulation:
                 "version": "pot/audit-result/v1",
                 "precommit_sha256": precommit_sha256,
                 "transcript_sha256": transcript_sha256,
-                "challenge": challenge.model_dump(mode="json"),
+                "challenge": challenge.model_dump(mode="json", exclude_none=True),
                 "replays": [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen],
                 "datasets": [self.training[name][0].sha256()],
                 "init": "MATCH",

@@ -1,6 +1,6 @@
 """A training program without torch: integer sums with momentum and random skips, recorded through the state seam.
 
-Usage: python toy_training.py DATA COMMITMENT RUN STEPS EVERY BATCH
+Usage: python toy_training.py DATA COMMITMENT RUN STEPS EVERY BATCH [STATE_EVERY]
 """
 
 from __future__ import annotations
@@ -58,8 +58,9 @@ def main(arguments: list[str]) -> None:
     data, commitment, run_dir = arguments[:3]
     steps, every, batch = (int(text) for text in arguments[3:6])
     begun = begin(
-        run_dir, commitments=[commitment], config=config(steps, every, batch), inputs=[data], semantics="exact"
-    )
+        run_dir, commitments=[commitment], config=config(steps, every, batch), inputs=[data], semantics="exact",
+        state_every=int(arguments[6]) if len(arguments) > 6 else None,
+    )  # fmt: skip
     source = Sums(begun.torch_seed("init"))
     dataset = RecordDataset(data)
     with record(begun, state=source, data=dataset) as run:

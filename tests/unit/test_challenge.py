@@ -8,12 +8,14 @@ from math import comb
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from private_beacon import PrivateBeacon
 
 from pot.audit.challenge import (
     MAX_POPULATION,
     Challenge,
     choose,
     detection,
+    detection_after_grinding,
     forged_count,
     fraction,
     new_challenge,
@@ -81,6 +83,39 @@ def test_a_challenge_reads_back_and_two_challenges_differ() -> None:
 def test_a_nonce_that_is_no_digest_is_refused(nonce: str) -> None:
     with pytest.raises(Malformed, match="nonce"):
         new_challenge(RUN, TRANSCRIPT, 10, nonce=nonce)
+
+
+@given(st.integers(1, 60), st.integers(1, 6), st.data())
+def test_grinding_is_the_power_of_a_single_draw(population: int, tries: int, data: st.DataObject) -> None:
+    bad, sample = (data.draw(st.integers(0, population)) for _ in range(2))
+    once, ground = detection(population, bad, sample), detection_after_grinding(population, bad, sample, tries)
+    exact = once**tries
+    assert 0 <= exact - ground < Fraction(1, 1 << 500)
+    assert ground == exact or once not in (0, 1)
+
+
+def test_a_prover_who_tries_a_million_times_escapes() -> None:
+    """One forged segment of a hundred, ten replayed: a single draw meets it with 1/10."""
+    assert detection_after_grinding(100, 1, 10, 1) <= Fraction(1, 10)
+    assert detection_after_grinding(100, 1, 10, 1 << 20) == 0
+    # one miss in ten million becomes one in ten; a draw that cannot miss keeps its worth
+    assert detection(10**6, 1000, 16_000) > 1 - Fraction(2, 10**7)
+    assert Fraction(85, 100) < detection_after_grinding(10**6, 1000, 16_000, 1 << 20) < Fraction(95, 100)
+    assert detection_after_grinding(100, 1, 100, 1 << 60) == 1
+    with pytest.raises(UsageError, match="at least one is made"):
+        detection_after_grinding(100, 1, 10, 0)
+
+
+def test_the_nonce_has_one_source() -> None:
+    beacon = PrivateBeacon().sign(7)
+    drawn = new_challenge(RUN, TRANSCRIPT, 10, nonce_source="beacon", beacon=beacon)
+    assert (drawn.nonce, drawn.beacon) == (beacon.randomness, beacon)
+    assert Challenge.from_bytes(drawn.to_bytes(), what="challenge") == drawn
+    with pytest.raises(UsageError, match="is the round's randomness"):
+        new_challenge(RUN, TRANSCRIPT, 10, nonce_source="beacon", beacon=beacon, nonce="00" * 32)
+    for options in ({"nonce_source": "beacon"}, {"beacon": beacon}, {"nonce_source": "prover", "beacon": beacon}):
+        with pytest.raises(UsageError, match="is needed for the nonce source beacon"):
+            new_challenge(RUN, TRANSCRIPT, 10, **options)
 
 
 def test_a_prover_cannot_bring_a_nonce() -> None:

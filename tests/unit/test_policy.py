@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from private_beacon import PrivateBeacon
 
+from attest.cli.main import main
 from attest.cli.policy import TEMPLATES
 from attest.trust.keys import generate
 from attest.verdict.policy import load_policy, read_policy
+from pot.audit.beacon import QUICKNET, verify_round
 from pot.errors import Malformed, UsageError
 
 DEVELOPER, AUDITOR = (generate().public.pem().decode() for _ in range(2))
@@ -196,3 +199,71 @@ def test_files_are_read_with_care(tmp_path: Path) -> None:
     (tmp_path / "link.yaml").symlink_to(tmp_path / "absent.yaml")
     with pytest.raises(UsageError):
         load_policy(tmp_path / "link.yaml")
+
+
+def two_auditors() -> dict[str, Any]:
+    value = document()
+    other = {"name": "Bellerophon", "public_key": generate().public.pem().decode()}
+    value["roles"]["auditor"].append(other)
+    return value
+
+
+def test_how_many_auditors_and_what_beacon() -> None:
+    policy = read(document())
+    assert (policy.auditors, policy.independent, policy.beacon, policy.beacon_chain) == (1, False, None, None)
+    value = two_auditors()
+    value["audit"] = {"auditors": 2, "independent": True}
+    value["challenge"] = {"beacon": {"chain": QUICKNET.chain_hash(), "not_before_round": 1000}}
+    policy = read(value)
+    assert (policy.auditors, policy.independent) == (2, True)
+    assert policy.beacon is not None
+    assert (policy.beacon.not_before_round, policy.beacon_chain) == ("1000", QUICKNET)
+
+
+def test_a_beacon_of_ones_own_is_described_in_the_policy() -> None:
+    info = PrivateBeacon().info
+    value = document()
+    plain = {**info.model_dump(mode="json"), "genesis_time": int(info.genesis_time), "period": int(info.period)}
+    value["challenge"] = {"beacon": {"chain": info.chain_hash(), "not_before_round": 1, "info": plain}}
+    found = read(value).beacon_chain
+    assert found is not None
+    assert found.chain_hash() == info.chain_hash()
+    verify_round(PrivateBeacon().sign(3), found)
+
+
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"audit": {"auditors": 0}},
+        {"audit": {"auditors": 3}},  # more than there are
+        {"audit": {"auditors": 65}},
+        {"audit": {"auditors": True}},
+        {"audit": {"independent": "yes"}},
+        {"audit": {"witnesses": 1}},
+        {"challenge": {}},
+        {"challenge": {"beacon": {"chain": "00" * 32, "not_before_round": 1}}},  # no description
+        {"challenge": {"beacon": {"chain": QUICKNET.chain_hash()}}},
+        {"challenge": {"beacon": {"chain": QUICKNET.chain_hash(), "not_before_round": 0}}},
+        {"challenge": {"beacon": {"chain": QUICKNET.chain_hash(), "not_before_round": -1}}},
+        {"challenge": {"beacon": {"not_before_round": 1, "chain": QUICKNET.chain_hash(), "info": {}}}},
+    ],
+)
+def test_rules_that_nothing_can_meet_are_refused(rules: dict[str, Any]) -> None:
+    with pytest.raises(Malformed):
+        read({**two_auditors(), **rules})
+
+
+def test_one_auditor_is_never_independent_of_another() -> None:
+    with pytest.raises(Malformed, match="at least two identities"):
+        read({**document(), "audit": {"independent": True}})
+
+
+def test_what_the_rules_mean_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    value = {**two_auditors(), "audit": {"auditors": 2, "independent": True}, "limits": {"segment_steps": 50}}
+    value["challenge"] = {"beacon": {"chain": QUICKNET.chain_hash(), "not_before_round": 1000}}
+    (tmp_path / "policy.yaml").write_text(json.dumps(value))
+    assert main(["policy", "check", str(tmp_path / "policy.yaml")]) == 0
+    out = capsys.readouterr().out
+    assert "limits    no segment is longer than 50 steps" in out
+    assert "audit     different auditors: at least 2; two must have committed to the same inner states" in out
+    assert f"beacon    challenges may be drawn by chain {QUICKNET.chain_hash()} from round 1000 on" in out

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from recorded_run import prepare
 
 from pot.data.commit import load_committed
 from pot.errors import EnvironmentFailure, Malformed, Refused, UsageError
+from pot.recording import begin as begin_module
 from pot.recording.begin import begin
 from pot.recording.environment import differences, environment_sha256, refuse_unrepeatable, variables
 from pot.recording.precommit import Precommit, SeedNonce, first_difference, plain_config
@@ -153,18 +153,25 @@ def test_epochs_stand_for_steps(tmp_path: Path, committed: Any) -> None:
     begun.close()
 
 
-def test_a_verifiers_nonce_is_waited_for(tmp_path: Path, committed: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
+def test_a_verifiers_nonce_is_waited_for(
+    tmp_path: Path, committed: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, said, asked = tmp_path / "run", begin_module.talk, threading.Event()
+
+    def heard(sentence: str) -> None:
+        said(sentence)
+        if "waiting" in sentence:
+            asked.set()
 
     def verifier() -> None:
-        while not (run / "precommit.json").exists():
-            time.sleep(0.01)
+        asked.wait()
         precommit = Precommit.from_bytes((run / "precommit.json").read_bytes(), what="p")
         value = {"version": "pot/seed-nonce/v1", "precommit_sha256": precommit.sha256(), "nonce": "5a" * 32}
         (run / "nonce.tmp").write_bytes(SeedNonce.from_value(value, what="n").to_bytes())
         (run / "nonce.tmp").rename(run / "nonce.json")
 
-    thread = threading.Thread(target=verifier)
+    monkeypatch.setattr(begin_module, "talk", heard)
+    thread = threading.Thread(target=verifier, daemon=True)
     thread.start()
     begun = begin(run, commitments=[committed], nonce="verifier", **SIZES)
     thread.join()

@@ -30,6 +30,18 @@ def test_status_of_unfinished_and_broken_runs(recorded: Any, capsys: pytest.Capt
     assert "problem     index: line 4: expected 4, found 5" in capsys.readouterr().out
 
 
+def test_status_tells_of_gaps(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    events = recorded.events()
+    at = next(place for place, event in enumerate(events) if event["type"] == "checkpoint" and event["step"] == "10")
+    events[at]["files"] = []
+    events.insert(at, {"type": "gap", "step": "10", "missing": "state", "reason": "disk full"})
+    recorded.restate(events)
+    assert main(["status", str(recorded.run_dir)]) == 0
+    assert "gap         no state was kept after step 10: disk full" in capsys.readouterr().out
+    assert main(["status", str(recorded.run_dir), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gaps"] == [{"reason": "disk full", "step": "10"}]
+
+
 def test_show(finished_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(finished_run.run_dir), "--steps", "4:6"]) == 0
     lines = capsys.readouterr().out.splitlines()
