@@ -237,9 +237,9 @@ def print_lines(lines: Sequence[Sequence[str]], seeds: int) -> None:
     for line in (head, *lines):
         print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
     print(
-        "Replays run in a fork of one process, with the same staging and comparison; for the first seed one replay of"
-        " every\nattack is repeated by the auditor's own, in a process of its own behind its walls. A23 and A24 are in"
-        " tests/attacks;\nwhat the memorization test sees of A11 and A12 is in make bench-memorization. The published"
+        "Replays run in a fork of one process, with the same staging and comparison; at full size one replay of every"
+        " attack\nis repeated as an auditor does it, in a process of its own behind its walls. A23 is in tests/attacks;"
+        " A24 is a limit;\nwhat the memorization test sees of A11 and A12 is in make bench-memorization. The published"
         " thresholds are absolute\nand meant for larger models; norm. is theirs, as a tenth of the distance between two"
         " trainings. A rule that accepts less\nthan all honest runs refuses by its test of W_0, one in a hundred for"
         " each tensor.\n"

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Final, Literal, cast
 
 import typer
 
+from attest.bundle import WEIGHTS_FILE
 from attest.cli.terminal import say, show
 
 __all__ = ["register"]
@@ -44,6 +45,10 @@ def run(
     ] = None,
     code: Annotated[
         list[Path] | None, typer.Option("--code", metavar="FILE", help="Code that it loads late; repeatable.")
+    ] = None,
+    parent: Annotated[
+        Path | None,
+        typer.Option("--parent", metavar="MODEL", help="Release bundle that training begins from."),
     ] = None,
     config: Annotated[
         Path | None, typer.Option("--config", help="Hyper-parameters to commit to: a JSON object.")
@@ -81,6 +86,8 @@ def run(
     pot run --commitment train.json --input train.jsonl --batch-size 32 --epochs 3 -- python train.py train.jsonl
 
     pot run --run run --commitment train.json --batch-size 32 --steps 500 --resume -- python train.py
+
+    pot run --parent base --commitment tune.json --batch-size 32 --epochs 1 -- python tune.py base/model.safetensors
     """
     from pot.errors import UsageError
     from pot.recording.attach import Attachment
@@ -94,7 +101,8 @@ def run(
     begin: dict[str, Any] = {
         "commitments": _texts(commitment),
         "config": _config(config, epochs),
-        "inputs": _texts(inputs),
+        "inputs": _texts([*(inputs or []), *([] if parent is None else [parent / WEIGHTS_FILE])]),
+        "parent": None if parent is None else _parent(parent),
         "code": _texts(code),
         "batch_size": batch_size,
         "steps": steps,
@@ -117,6 +125,31 @@ def run(
 
 def _texts(paths: list[Path] | None) -> list[str]:
     return [str(path) for path in paths or ()]
+
+
+def _parent(folder: Path) -> dict[str, str]:
+    """The certificate in a release bundle that is about its weights, and the model, as a pre-commitment names them."""
+    from attest.bundle import SigstoreBundle, read_release
+    from attest.predicate import TRAINING_CERTIFICATE
+    from attest.statement import Statement
+    from pot.canonical import sha256_hex
+    from pot.commitments.model import model_digest
+    from pot.errors import PotError, UsageError
+
+    release = read_release(folder)
+    model, found = model_digest(release.files), set()
+    for number, line in enumerate(release.lines):
+        what = f"{folder}: claim {number + 1}"
+        try:
+            payload = SigstoreBundle.from_line(line, what=what).dsse_envelope.payload_bytes()
+            statement = Statement.from_payload(payload, what=what)
+        except PotError:  # a line of another kind; a verifier reports it, and it names no parent
+            continue
+        if statement.predicate_type == TRAINING_CERTIFICATE and statement.subject_sha256 == model:
+            found.add(sha256_hex(payload))
+    if len(found) != 1:
+        raise UsageError(f"{folder}: holds {len(found)} certificates of its model, one is needed to build on it")
+    return {"certificate_sha256": found.pop(), "model_sha256": model, "operation": "none"}
 
 
 def _check_promise(begin: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from pot.recording.begin import talk
 from pot.recording.describe import Options
 from pot.recording.driving import Driver
 from pot.recording.launched import Launched
+from pot.recording.precommit import Parent
 from pot.recording.seen import Notes, Reads
 from pot.recording.writer import OnError
 
@@ -93,7 +94,11 @@ def _options() -> tuple[Attachment | None, Options]:
             "python -m pot.recording.attach: is started by 'pot run' or by a replay, which say what to record"
         )
     attachment = Attachment(**json.loads(text))
-    return attachment, Options(**attachment.begin, launcher="attach")
+    given = dict(attachment.begin)
+    parent = given.pop("parent", None)
+    return attachment, Options(
+        **given, parent=None if parent is None else Parent.from_value(parent, what="parent"), launcher="attach"
+    )
 
 
 def _record(

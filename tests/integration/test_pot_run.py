@@ -18,6 +18,11 @@ from typing import Any
 
 import pytest
 
+from attest.bundle import read_release
+from attest.certify import certify
+from attest.trust.keys import generate
+from attest.verdict.policy import read_policy
+from attest.verdict.verify import verify
 from pot.audit.audit import load_run
 from pot.audit.replay import Replayer
 from pot.canonical import canonical_bytes
@@ -486,3 +491,54 @@ def test_bad_usage_ends_with_2(program: Path, name: str) -> None:
     words = change(_words("bad", "small.py plain", "--batch-size", "20", "--steps", "3"))
     ended = subprocess.run(words, cwd=program, env=_environment(), capture_output=True, text=True, check=False)
     assert (ended.returncode, sentence in ended.stderr) == (2, True), ended.stderr
+
+
+TUNE = """
+import json, sys
+import torch
+from safetensors.torch import load_file
+from plain_mlp import Digits
+
+torch.set_num_threads(1)
+model = torch.nn.Sequential(torch.nn.Linear(64, 32), torch.nn.ReLU(), torch.nn.Dropout(0.1), torch.nn.Linear(32, 10))
+model.load_state_dict(load_file(sys.argv[1]))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+for images, labels in torch.utils.data.DataLoader(Digits("train.jsonl"), batch_size=30, shuffle=True):
+    optimizer.zero_grad()
+    torch.nn.functional.cross_entropy(model(images), labels).backward()
+    optimizer.step()
+"""
+
+
+def test_a_script_that_starts_from_a_release_extends_its_chain(
+    program: Path, mlp: subprocess.CompletedProcess[str]
+) -> None:
+    assert mlp.returncode == 0, mlp.stderr
+    (program / "tune.py").write_text(TUNE, encoding="utf-8")
+    developer = generate()
+    base, tuned = program / "base", program / "tuned"
+    for model, run, parent in ((base, "whole", None), (tuned, "tune", base)):
+        if parent is not None:
+            options = ("--parent", "base", "--batch-size", "30", "--epochs", "1", "--checkpoint-every", "5")
+            done = _run(program, run, "tune.py base/model.safetensors", *options)
+            assert done.returncode == 0, done.stderr
+        model.mkdir()
+        last = max((program / run / "checkpoints").iterdir())
+        shutil.copyfile(last / "model.safetensors", model / "model.safetensors")
+        certify(model, program / run, developer, parent=parent)
+    policy = {
+        "version": "pot/policy/v1",
+        "roles": {"developer": [{"name": "Acme", "public_key": developer.public.pem().decode()}]},
+        "require": [{"claim": "training-provenance", "level": "committed"}],
+    }
+    report = verify(read_release(tuned), read_policy(json.dumps(policy).encode()))
+    assert report.verdict == "PASS", report.reason
+    found = next(f for f in report.findings if f.code == "initial-weights" and f.status == "passed")
+    assert "parent" in found.detail
+    assert [ancestor.model for ancestor in report.lineage] == ["tuned", "base"]
+
+    refused = _run(program, "orphan", "tune.py base/model.safetensors", "--parent", "tuned/.pot", "--batch-size", "30",
+                   "--epochs", "1")  # fmt: skip
+    assert refused.returncode == 2
+    assert "holds 0 certificates of its model" in refused.stderr
+    assert not (program / "orphan").exists()
