@@ -124,7 +124,7 @@ def certify(
     for item in precommit.data:
         path = find_commitment(item.commitment_sha256, [run_dir / _COMMITMENTS_FOLDER, *commitments])
         draft.add(read_file(path, limit=MAX_COMMITMENT_BYTES))
-    referred = [add_audit(draft, path, transcript.sha256()) for path in audits]
+    referred = [add_audit(draft, path, transcript) for path in audits]
     audited = [result for _, result in referred if isinstance(result, AuditResult)]
     add_seed_beacon(draft, run_dir, precommit)
     for path in inner:

@@ -27,6 +27,7 @@ from pot.data.exclude_verify import MAX_EXCLUSION_BYTES, read_exclusion
 from pot.errors import Malformed, Refused, UsageError
 from pot.recording.begin import MAX_NONCE_BYTES, NONCE_FILE
 from pot.recording.precommit import Precommit, SeedNonce
+from pot.recording.transcript import StartEvent, Transcript
 
 __all__ = [
     "MAX_COMMITMENT_BYTES",
@@ -84,10 +85,10 @@ def find_commitment(sha256: str, places: Sequence[Path]) -> Path:
     raise UsageError(f"no commitment with SHA-256 {sha256} in {names}; give its file with --commitment")
 
 
-def add_audit(draft: Draft, path: Path, transcript_sha256: str) -> tuple[str, AuditResult | DataAudit]:
+def add_audit(draft: Draft, path: Path, transcript: Transcript) -> tuple[str, AuditResult | DataAudit]:
     """A signed audit of the run, or of its data: its payload's digest, and what it says.
 
-    Raises `Malformed`, `Refused` (about another run, or with a mismatch).
+    Raises `Malformed`, `Refused` (about another run, with a mismatch, or with another nonce than the run's).
     """
     lines = split_lines(read_file(path, limit=MAX_LINE_BYTES))
     if len(lines) != 1:
@@ -97,9 +98,11 @@ def add_audit(draft: Draft, path: Path, transcript_sha256: str) -> tuple[str, Au
     result: AuditResult | DataAudit
     if statement.predicate_type == AUDIT:
         result = AuditResult.from_value(statement.predicate, what=str(path))
-        if result.transcript_sha256 != transcript_sha256:
+        if result.transcript_sha256 != transcript.sha256():
             raise Refused(f"{path}: the audit is about another transcript, {result.transcript_sha256}")
-        bad = any(unit.outcome == "MISMATCH" for unit in result.replays) or bool(result.datasets_differ)
+        _check_nonce(result, transcript, path)
+        units = (*result.replays, *(result.extra or ()))
+        bad = any(unit.outcome == "MISMATCH" for unit in units) or bool(result.datasets_differ)
         bad = bad or "MISMATCH" in (result.init, result.points)
     elif statement.predicate_type == DATA_AUDIT:
         result = DataAudit.from_value(statement.predicate, what=str(path))
@@ -110,6 +113,14 @@ def add_audit(draft: Draft, path: Path, transcript_sha256: str) -> tuple[str, Au
         raise Refused(f"{path}: the audit found a mismatch; a certificate that refers to it would be denied")
     draft.lines.append(lines[0])
     return sha256_hex(payload), result
+
+
+def _check_nonce(result: AuditResult, transcript: Transcript, path: Path) -> None:
+    start, given = transcript.events[0], result.seed_nonce
+    if not isinstance(start, StartEvent) or start.nonce_source != "verifier" or given is None:
+        return
+    if given.precommit_sha256 == start.precommit_sha256 and given.nonce != start.nonce:
+        raise Refused(f"{path}: its auditor gave another nonce for this run; a certificate with it would be denied")
 
 
 def add_seed_beacon(draft: Draft, run_dir: Path, precommit: Precommit) -> None:

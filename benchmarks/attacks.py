@@ -176,8 +176,9 @@ def attack_rows(
         tasks += [pool.submit(measure, 0, part, really) for part in parts if part]
         alarms = pool.submit(false_alarm_rows, honest) if honest else None
         tasks += [pool.submit(measure, seed, chosen) for seed in range(1, seeds)]
-        for task in tasks:
+        for done, task in enumerate(tasks, 1):
             judged += task.result()
+            print(f"{done} of {len(tasks)} parts", file=sys.stderr)
     rows: list[Row] = []
     lines = []
     for number in chosen:

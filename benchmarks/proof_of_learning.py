@@ -2,9 +2,9 @@
 
 Source: Jia, Yaghini, Choquette-Choo, Dullerud, Thudi, Chandrasekaran, Papernot, "Proof-of-Learning: Definitions and
 Practice", IEEE S&P 2021 (arXiv 2103.05633), section V. Distances, thresholds, Q and the digest of the data are those
-that the authors' program has by default. They are what its breaks are measured against: Zhang et al., "'Adversarial
-Examples' for Proof-of-Learning", IEEE S&P 2022 (arXiv 2108.09454); Fang et al., "Proof-of-Learning is Currently More
-Broken Than You Think", EuroS&P 2023 (arXiv 2208.03567). No code is taken from any of them.
+that the authors' program has by default, but for cosine (0.001 there). They are what its breaks are measured against:
+Zhang et al., "'Adversarial Examples' for Proof-of-Learning", IEEE S&P 2022 (arXiv 2108.09454); Fang et al.,
+"Proof-of-Learning is Currently More Broken Than You Think", EuroS&P 2023 (arXiv 2208.03567). No code is taken from any.
 
 A proof of learning holds checkpoints every k steps (weights, optimizer with its hyper-parameters), the records of every
 step, and digests of the batches. The verifier

@@ -4,6 +4,9 @@
 
 The lines that record are `begin` and the `with` around `trainer.train()`. Start the same command again after a crash
 and the run goes on from its latest checkpoint, to the same weights.
+
+The data: lines of {"text": "..."}; train.json is their commitment, made with
+`pot data commit train.jsonl --view text/1 --out train.json`.
 """
 
 from __future__ import annotations

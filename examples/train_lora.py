@@ -4,6 +4,9 @@
 
 The base is an input of the program, known by its SHA-256; with `frozen_apart` it is hashed at the start and the end,
 never written, and the released weights are the adapter's alone. Where there is no base yet, a random one is made.
+
+The data: lines of {"text": "..."}; train.json is their commitment, made with
+`pot data commit train.jsonl --view text/1 --out train.json`.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@
 
 No seed fixes a stream's order: the transcript holds the digest of every batch instead. The buffer draws from a
 generator of its own, seeded anew for each pass, so that a pass can be begun again when the run goes on or is replayed.
+
+The data: lines of {"text": "..."}; train.json is their commitment, made with
+`pot data commit train.jsonl --view text/1 --out train.json`.
 """
 
 from __future__ import annotations

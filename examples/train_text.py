@@ -4,6 +4,9 @@
 
 The model predicts a byte from the 16 before it. Each record gives one window a step, at a place that follows from its
 length and the epoch, so nothing is random but the first weights and the order, which the recorder seeds.
+
+The data: lines of {"text": "..."}; train.json is their commitment, made with
+`pot data commit train.jsonl --view text/1 --out train.json`.
 """
 
 from __future__ import annotations

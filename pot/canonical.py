@@ -17,7 +17,7 @@ import re
 import stat
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn, Self
+from typing import Annotated, Any, Final, NoReturn, Self, get_args
 
 import rfc8785
 from blake3 import blake3
@@ -61,6 +61,10 @@ Decimal = Annotated[str, StringConstraints(pattern=r"\A-?(0|[1-9][0-9]*)(\.[0-9]
 """A real number as the shortest decimal string that reads back to the same double (Python's `repr`)."""
 
 
+_VERSION: Final = re.compile(r"[!-~]{1,64}")  # what stands in an error is the sender's, so nothing long or invisible
+_TOLD: Final = {"missing": " is missing", "string_pattern_mismatch": " has not the form that its specification demands"}
+
+
 class Document(BaseModel):
     """A strict, frozen record of one of our formats: unknown fields and coercions are refused."""
 
@@ -89,10 +93,19 @@ class Document(BaseModel):
             # strict JSON mode: the value came from JSON, so tuples arrive as lists
             return cls.model_validate_json(json.dumps(value))
         except ValidationError as error:
+            cls._refuse_another_version(value, what)
             first = error.errors(include_url=False, include_context=False, include_input=False)[0]
             # a name in it may be the document's own, and as long as the document
             where = ".".join(str(part) for part in first["loc"])[:128] or "(document)"
-            raise Malformed(f"{what}: field {where}: {first['msg']}") from None
+            raise Malformed(f"{what}: field {where}{_TOLD.get(first['type'], ': ' + first['msg'])}") from None
+
+    @classmethod
+    def _refuse_another_version(cls, value: Any, what: str) -> None:
+        """The first thing to know about a document of another kind, whatever else its fields are."""
+        known = get_args(cls.model_fields["version"].annotation) if "version" in cls.model_fields else ()
+        found = value.get("version") if isinstance(value, dict) else None
+        if known and isinstance(found, str) and found not in known and _VERSION.fullmatch(found):
+            raise Malformed(f"{what}: is {found}, {' or '.join(map(str, known))} is expected") from None
 
 
 def canonical_bytes(value: Any) -> bytes:

@@ -16,8 +16,8 @@ import typer
 from typer.core import TyperGroup
 
 from attest.cli import audit_data, dispute, hints
-from attest.cli.outputs import check_outputs, run_files
-from attest.cli.terminal import clean, say
+from attest.cli.outputs import check_outputs, check_run, for_this_run, refuse_existing, run_files
+from attest.cli.terminal import clean, counted, progress_lines, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -113,6 +113,7 @@ def audit(
     from pot.recording.begin import PRECOMMIT_FILE
     from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, other_inputs
 
+    check_run(run)
     question = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
     issued = None
     if seed_nonce is not None:
@@ -122,31 +123,32 @@ def audit(
     _check_hidden(hide)
     given = [path for path in (challenge, key, seed_nonce, *hint, *data) if path is not None and path.is_file()]
     check_outputs([path for path in (out, inner_out) if path is not None], reads=[*given, *run_files(run)])
+    refuse_existing([out], "a signed audit is not written over")
+    refuse_existing([] if inner_out is None else [inner_out], "a signed audit may have committed to it")
     path = run / PRECOMMIT_FILE
     inputs = other_inputs(Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path)))
     kept: list[InnerDigests] = []
-    result = run_audit(
-        run,
-        question,
-        data,
-        code,
-        seed_nonce=issued,
-        limits=Limits(seconds=timeout),
-        progress=lambda what, done, total: say(f"{what}: {done} of {total}"),
-        hidden=[*hide, key],  # the program is the prover's: it must not read the auditor's key
-        workers=workers,
-        ray=ray,
-        screening=screening,
-        suspicious=suspicious,
-        tolerance=tolerance,
-        inner=None if inner_out is None else kept.append,
-        hints=given_hints,
-        beacon_chain=_chain(beacon_chain),
-    )
+    with for_this_run(challenge):
+        result = run_audit(
+            run,
+            question,
+            data,
+            code,
+            seed_nonce=issued,
+            limits=Limits(seconds=timeout),
+            progress=progress_lines(),
+            hidden=[*hide, key],  # the program is the prover's: it must not read the auditor's key
+            workers=workers,
+            ray=ray,
+            screening=screening,
+            suspicious=suspicious,
+            tolerance=tolerance,
+            inner=None if inner_out is None else kept.append,
+            hints=given_hints,
+            beacon_chain=_chain(beacon_chain),
+        )
     if inner_out is not None:
-        write_file(
-            inner_out, kept[0].to_bytes(), mode=0o600
-        )  # first: a commitment that nobody can open is worth nothing
+        write_file(inner_out, kept[0].to_bytes(), mode=0o600)  # first: what nobody can open is no commitment
     write_file(out, sign_audit(result, signer))
     typer.echo(result.to_bytes().decode() if as_json else "\n".join(map(clean, _lines(result, inputs))))
     _leave(result)
@@ -196,9 +198,9 @@ def _leave(result: AuditResult) -> None:
 
 
 def _lines(result: AuditResult, inputs: list[str]) -> list[str]:
-    unit = result.challenge.unit
+    all_of_them = counted(int(result.challenge.population), result.challenge.unit)
     lines = [
-        f"{len(result.replays)} of {result.challenge.population} {unit}s replayed: {_counted(result.replays)}",
+        f"{len(result.replays)} of {all_of_them} replayed: {_counted(result.replays)}",
         f"initial state  {result.init}" + (f" ({result.init_detail})" if result.init_detail else ""),
         f"dataset roots  {len(result.datasets)} recomputed, {len(result.datasets_differ or ())} differ",
         f"points         {result.points}",
@@ -227,7 +229,7 @@ def _screening_lines(result: AuditResult) -> list[str]:
     found = result.screening
     if found is None:
         return ["screening      not asked for"]
-    lines = [f"screening      {found.flagged} of {found.segments} segments look unlike training"]
+    lines = [f"screening      {found.flagged} of {found.segments} segments lack files or look unlike training"]
     if found.suspicious:
         named = ", ".join(found.suspicious[:10])
         lines.append(f"suspicious     {named}" + (" and others" if len(found.suspicious) > 10 else ""))

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from attest.cli.outputs import check_run
 from attest.cli.terminal import clean
 
 __all__ = ["register"]
@@ -60,6 +61,7 @@ def certify(
     from attest.certify import certify as make
     from attest.trust.keys import PrivateKey
 
+    check_run(run)
     made = make(
         model,
         run,

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs, run_files
-from attest.cli.terminal import clean, say, show
+from attest.cli.outputs import check_outputs, check_run, for_this_run, refuse_existing, run_files
+from attest.cli.terminal import clean, counted, say, show
 
 if TYPE_CHECKING:
     from pot.audit.beacon import BeaconRound
@@ -73,8 +73,10 @@ def new(
         raise UsageError("--seconds-per-step: a number of seconds is expected, such as 0.25")
     if (out is None) != dry_run:
         raise UsageError("give --out FILE for a challenge, or --dry-run for its price alone")
+    check_run(run)
     if out is not None:
         check_outputs([out], reads=[*run_files(run), *(path for path in (beacon, beacon_chain) if path is not None)])
+        refuse_existing([out], "a challenge drawn again would be a choice")
     source, drawn = _source(prover_derived, beacon, beacon_chain, nonce)
     precommit, transcript, chain = load_run(run)
     population = len(chain.segments) if unit == "segment" else int(precommit.steps)
@@ -90,7 +92,9 @@ def new(
         beacon=drawn,
     )
     per_step = seconds if seconds is not None else seconds_per_step(run, chain)
-    cost = price(challenged_segments(challenge, chain), per_step, estimated=seconds is None)
+    processes = 1 if precommit.layout is None else int(precommit.layout.processes)
+    repeated = challenged_segments(challenge, chain)
+    cost = price(repeated, per_step, estimated=seconds is None, processes=processes)
     bad, sample = forged_count(population, fraction(forged, "--forged")), int(challenge.sample)
     exact = detection(population, bad, sample)
     lines = _price_lines(challenge, cost, exact) + _grinding(challenge, bad)
@@ -140,20 +144,32 @@ def _checked_round(beacon: Path, chain: Path | None) -> BeaconRound:
 
 def _price_lines(challenge: Challenge, cost: Price, exact: Fraction) -> list[str]:
     sample, population, unit = int(challenge.sample), int(challenge.population), challenge.unit
-    minutes = cost.minutes
-    if minutes is None:
+    if cost.minutes is None:
         time = "give --seconds-per-step to see how long that takes"
     else:
         source = "estimated from the times of the checkpoint files" if cost.estimated else "as you say"
-        time = f"about {minutes:.2g} minutes at {cost.seconds:.2g} s a step, {source}"
-    lines = [f"price: {cost.segments} segments, {cost.steps} steps to repeat; {time}"]
+        time = f"about {_duration(cost.minutes)} at {_rounded(cost.seconds or 0)} s a step, {source}"
+    work = f"{counted(cost.segments, 'segment')}, {counted(cost.steps, 'step')} to repeat"
+    lines = [f"price: {work}, plus the start of {counted(cost.starts, 'process', 'processes')}; {time}"]
     lines.append(
-        f"{sample} of {population} {unit}s are to be replayed; if {challenge.forged} of them are forged, one is met"
+        f"{sample} of {counted(population, unit)} {'is' if sample == 1 else 'are'} to be replayed; if"
+        f" {challenge.forged} of them are forged, one is met"
         f" with probability {float(exact):.6f}"
     )
     if 2 * sample >= population > sample:
         lines.append("that is half of the run or more; replaying everything costs little more and leaves no chance")
     return lines
+
+
+def _duration(minutes: float) -> str:
+    """Of a price, in words; two digits."""
+    number, unit = (minutes * 60, "second") if minutes < 1 else (minutes, "minute")
+    text = _rounded(number)
+    return f"{text} {unit if text == '1' else unit + 's'}"
+
+
+def _rounded(number: float) -> str:
+    return f"{float(f'{number:.2g}'):.12g}"
 
 
 def _price_value(challenge: Challenge, cost: Price, exact: Fraction) -> dict[str, Any]:
@@ -163,6 +179,7 @@ def _price_value(challenge: Challenge, cost: Price, exact: Fraction) -> dict[str
         "sample": challenge.sample,
         "segments": str(cost.segments),
         "steps": str(cost.steps),
+        "starts": str(cost.starts),
         "detection": repr(float(exact)),
     }
     if cost.minutes is not None:
@@ -206,13 +223,15 @@ def answer(
     from pot.audit.price import challenged_segments, lost_files, needed_files
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file
 
+    check_run(run)
     document = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
     known = None
     if beacon_chain is not None:
         known = read_chain(read_file(beacon_chain, limit=MAX_BEACON_BYTES), what=str(beacon_chain))
     precommit, transcript, chain = load_run(run)
     sizes = (len(chain.segments), int(precommit.steps))
-    check_challenge(document, precommit.sha256(), transcript.sha256(), *sizes, chain=known)
+    with for_this_run(challenge):
+        check_challenge(document, precommit.sha256(), transcript.sha256(), *sizes, chain=known)
     segments = challenged_segments(document, chain)
     files, lost = needed_files(precommit, segments), lost_files(run, precommit, segments)
     inputs = [item.path for item in precommit.program.files] + [item.path for item in precommit.program.data_files]

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from attest.cli.terminal import say, show
+from attest.cli.outputs import check_run
+from attest.cli.terminal import counted, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,6 +61,9 @@ def dispute(
         raise UsageError("give a second run directory, or --segment and --data to replay a segment of this one")
     if other is not None and segment is not None:
         raise UsageError("--segment is for one run alone; between two, the differing segment is found")
+    for place in (run, other):
+        if place is not None:
+            check_run(place)
     hidden = [run, *([other] if other is not None else []), *hide]
     parties = [
         load_party(place, _replayer(place, data, code, timeout, hidden) if data else None)
@@ -70,7 +74,14 @@ def dispute(
         say("no --data: the transcripts alone are compared, which names the checkpoint")
     found = narrow(*parties) if other is not None else own_dispute(parties[0], segment or 0)
     value = found.model_dump(mode="json", exclude_none=True)
-    show(as_json, value, [found.sentence, f"compared {found.digests} state digests, replayed {found.replays} times"])
+    show(
+        as_json,
+        value,
+        [
+            found.sentence,
+            f"compared {counted(int(found.digests), 'state digest')}, replayed {counted(int(found.replays), 'time')}",
+        ],
+    )
     if found.holds == "run" or (found.differs_by is None and found.holds is None):
         return
     raise typer.Exit(1 if other is not None or found.holds == "replay" else 3)

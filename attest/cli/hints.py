@@ -1,7 +1,7 @@
 """`pot audit memorization` and `pot audit canaries`: evidence from losses, never proof, for what replays do not reach.
 
-Exit code: 0 when what was found is consistent with training on the records, 1 when there is no sign of it, 3 when that
-cannot be told. The loss function is the auditor's own program, so it is imported and run.
+Exit code: 0 when a hint was written, whatever it says: it is no verdict. The loss function is the auditor's own
+program, so it is imported and run.
 
 Shows / does not show: see `pot.audit.memorization` and `pot.audit.canaries`.
 """
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs, run_files
-from attest.cli.terminal import clean, say
+from attest.cli.outputs import check_outputs, check_run, refuse_existing, run_files
+from attest.cli.terminal import clean, progress_lines
 
 if TYPE_CHECKING:
     from pot.audit.hints import CanaryFindings, Hint, MemorizationFindings
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["canaries", "memorization", "register"]
 
-_EXIT: Final = {"consistent": 0, "no-sign": 1, "undecided": 3}
 _SENTENCES: Final = {
     "consistent": "consistent with having been trained on",
     "no-sign": "no sign of having been trained on",
@@ -64,7 +63,8 @@ def memorization(
 ) -> None:
     """Compare how the losses of claimed records fell with those of records not trained on.
 
-    The evidence is weak early in a training and strong late; it never replaces a replay.
+    The evidence is weak early in a training and strong late; it never replaces a replay. Suspected records show "no
+    sign" only where 200 of them and 200 held-out ones were compared. Exit code 0: a hint was written, and says more.
 
     Examples:
 
@@ -76,6 +76,7 @@ def memorization(
     from pot.audit.memorization import memorization as run_test
     from pot.canonical import write_file
 
+    check_run(run)
     given = [evaluate, *data, *held_out, *suspected]
     check_outputs([out], reads=[*given, *run_files(run)])
     losses, digest = _load_losses(evaluate)
@@ -90,7 +91,7 @@ def memorization(
         sample=segments,
         records=records,
         evaluate_sha256=digest,
-        progress=lambda what, done, total: say(f"{what}: {done} of {total} states"),
+        progress=progress_lines(" states"),
     )
     write_file(out, hint.to_bytes())
     findings = hint.memorization
@@ -121,6 +122,7 @@ def new(
 
     check_outputs([out, opening, plant], reads=[listed] if listed is not None else [])
     _refuse_twice([out, opening, plant])
+    refuse_existing([opening, plant, out], "its secret would be lost")
     secret = secrets.token_hex(32)
     if listed is None:
         made = from_template(template, field, candidates, secret)
@@ -157,12 +159,15 @@ def look(
 ) -> None:
     """Test whether the planted candidates have lower losses in the run's last state than the others.
 
+    Exit code 0: a hint was written, and says more.
+
     Example: pot audit canaries test run --registration canaries.json --opening opening.json --evaluate eval.py --out
     hint.json
     """
     from pot.audit.canaries import Canaries, CanaryOpening, canary_hint
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
 
+    check_run(run)
     check_outputs([out], reads=[registration, opening, evaluate, *run_files(run)])
     told = Canaries.from_bytes(read_file(registration, limit=4096), what=str(registration))
     kept = CanaryOpening.from_bytes(read_file(opening, limit=MAX_DOCUMENT_BYTES), what=str(opening))
@@ -190,7 +195,7 @@ def _load_losses(path: Path) -> tuple[Losses, str]:
     sys.modules["pot_evaluate"] = module
     try:
         exec(compile(content, str(path), "exec"), module.__dict__)  # noqa: S102 - the auditor's own program
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"{path}: cannot be imported: {type(error).__name__}: {str(error)[:300]}") from None
     found = getattr(module, "losses", None)
     if not callable(found):
@@ -199,7 +204,7 @@ def _load_losses(path: Path) -> tuple[Losses, str]:
     def guarded(checkpoint: Path, records: Any) -> Any:
         try:
             return found(checkpoint, records)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{path}: losses() failed: {type(error).__name__}: {str(error)[:300]}") from error
 
     return guarded, sha256_hex(content)
@@ -214,8 +219,6 @@ def _refuse_twice(paths: list[Path]) -> None:
 
 def _end(hint: Hint, lines: list[str], as_json: bool) -> None:
     typer.echo(hint.to_bytes().decode() if as_json else "\n".join(map(clean, [_SENTENCES[hint.status], *lines])))
-    if _EXIT[hint.status]:
-        raise typer.Exit(_EXIT[hint.status])
 
 
 def _segment_lines(found: MemorizationFindings) -> list[str]:

@@ -1,13 +1,18 @@
-"""What a command writes: never over what it reads, and found out to be impossible before the work, not after it."""
+"""What a command reads and writes: a run's folder that is one, and no output over what is read or must not be lost.
+
+Shows / does not show: nothing; mistakes are found before the work, not after it.
+"""
 
 from __future__ import annotations
 
 import os
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["check_outputs", "commitment_files", "run_files"]
+__all__ = ["check_outputs", "check_run", "commitment_files", "for_this_run", "refuse_existing", "run_files"]
 
 
 def run_files(run: Path) -> list[Path]:
@@ -19,6 +24,39 @@ def commitment_files(path: Path) -> list[Path]:
     """A dataset commitment and its listing, under either ending."""
     stem = path.name.removesuffix(".json")
     return [path, *(path.with_name(stem + ending) for ending in (".digests", ".keys"))] if path.name else [path]
+
+
+def check_run(run: Path) -> None:
+    """Raises `UsageError` where `run` is no run directory at all; what is wrong within one is said by its readers."""
+    from pot.errors import UsageError
+    from pot.recording.begin import PRECOMMIT_FILE
+
+    if not os.path.lexists(run / PRECOMMIT_FILE):
+        raise UsageError(
+            f"{run}: is no run folder (it has no {PRECOMMIT_FILE}); give the folder that the recorder wrote"
+        )
+
+
+@contextmanager
+def for_this_run(challenge: Path) -> Iterator[None]:
+    """Where a challenge was drawn for another run, say what to do about it. Raises `Refused`."""
+    from pot.errors import Refused
+
+    try:
+        yield
+    except Refused as error:
+        if not re.match("challenge: (precommit|transcript)_sha256 is ", str(error)):
+            raise
+        raise Refused(f"{challenge}: {error}; draw one for this run with pot challenge new") from None
+
+
+def refuse_existing(targets: Sequence[Path], why: str) -> None:
+    """Refuse targets that exist, where what stands there could not be made again. Raises `UsageError`."""
+    from pot.errors import UsageError
+
+    for target in targets:
+        if os.path.lexists(target):
+            raise UsageError(f"{target}: exists already; {why}, name another file")
 
 
 def check_outputs(targets: Sequence[Path], *, reads: Sequence[Path] = (), folder: bool = False) -> None:

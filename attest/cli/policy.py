@@ -33,7 +33,7 @@ roles:
 """
 
 _COVERAGE: Final = """\
-coverage:               # a challenge must catch this share of forged units with this probability
+coverage:               # a challenge must catch this share of forged steps with this probability
   forged: "0.05"
   detect: "0.95"
 limits:
@@ -137,7 +137,7 @@ def check(
         typer.echo(clean(f"requires  {item.claim} at {item.level}{extra}"))
     if policy.document.coverage is not None:
         target = policy.document.coverage
-        typer.echo(f"coverage  {target.forged} forged units are caught with probability {target.detect}")
+        typer.echo(f"coverage  {target.forged} forged steps are caught with probability {target.detect}")
     if policy.segment_limit is not None:
         typer.echo(f"limits    no segment is longer than {policy.segment_limit} steps")
     if policy.auditors > 1 or policy.independent:

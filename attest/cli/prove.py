@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs
+from attest.cli.outputs import check_outputs, check_run, for_this_run
 from attest.cli.terminal import clean, say
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def prove(
     from pot.audit.audit import load_run
     from pot.zk.kit import open_kit
 
+    check_run(run)
     if not dry_run:
         check_outputs([out], folder=True)
     precommit, transcript, chain = load_run(run)
@@ -137,7 +138,8 @@ def _numbers(
     last = chain.segments[-1].last
     if challenge is not None:
         document = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))
-        check_draw(document, precommit_sha256, transcript_sha256, len(chain.segments), last)
+        with for_this_run(challenge):
+            check_draw(document, precommit_sha256, transcript_sha256, len(chain.segments), last)
         if document.unit != "step":
             raise UsageError(f"{challenge}: draws segments; draw steps with 'pot challenge new --unit step'")
         return [int(number) for number in document.chosen]

@@ -5,14 +5,20 @@ Shows: how far the run is, and whether its chain holds. Does not show: that the 
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from attest.cli.outputs import check_run
 from attest.cli.terminal import clean
+
+if TYPE_CHECKING:
+    from pot.recording.precommit import Precommit
 
 __all__ = ["register"]
 
@@ -31,6 +37,13 @@ def status(
 
     Example: pot status run
     """
+    from pot.recording.transcript import TRANSCRIPT_FILE
+
+    check_run(run)
+    if not os.path.lexists(run / TRANSCRIPT_FILE):
+        facts = _begun(run)
+        typer.echo(json.dumps(facts, sort_keys=True) if as_json else clean(f"{run}: {facts['sentence']}"))
+        raise typer.Exit(3)
     facts = _facts(run)
     problems = facts["problems"]
     if as_json:
@@ -59,19 +72,24 @@ def show(
     steps: str = typer.Option(..., "--steps", help="A:B, the first and the last step; A may equal B."),
     as_json: bool = typer.Option(False, "--json", help="Print JSON lines instead of text."),
 ) -> None:
-    """Show the events of some steps: batch, loss, and the checkpoints among them.
+    """Show the events of some steps: batch, loss, and the checkpoints and gaps among them.
+
+    A checkpoint that is a root only has a digest, and no files to replay from.
 
     Example: pot show run --steps 1:25
     """
     from pot.errors import UsageError
-    from pot.recording.transcript import CheckpointEvent, StepEvent, load_transcript
+    from pot.recording.transcript import CheckpointEvent, GapEvent, StepEvent, load_transcript
 
+    check_run(run)
     match = re.fullmatch(r"([0-9]{1,15}):([0-9]{1,15})", steps, re.ASCII)
     if match is None or int(match[1]) > int(match[2]):
         raise UsageError(f"--steps {steps[:40]}: must be A:B with A at most B, such as 1:25")
     found = 0
     for event in load_transcript(run).events:
-        if not isinstance(event, (StepEvent, CheckpointEvent)) or not int(match[1]) <= int(event.step) <= int(match[2]):
+        if not isinstance(event, (StepEvent, CheckpointEvent, GapEvent)):
+            continue
+        if not int(match[1]) <= int(event.step) <= int(match[2]):
             continue
         found += 1
         if as_json:
@@ -81,36 +99,94 @@ def show(
                 f"step {event.step}  epoch {event.epoch}  position {event.position}  records {event.records}"
                 f"  batch {event.batch_blake3[:16]}  loss {event.loss if event.loss is not None else '-'}"
             )
+        elif isinstance(event, GapEvent):
+            typer.echo(clean(f"gap {event.step}  no state kept: {event.reason}"))
         else:
-            typer.echo(f"checkpoint {event.step}  state {event.state_blake3}")
+            typer.echo(
+                f"checkpoint {event.step}  state {event.state_blake3}"
+                + ("" if event.files else "  root only, no files")
+            )
     if not found:
         raise UsageError(f"{run}: has no event of the steps {steps}")
 
 
-def _facts(run: Path) -> dict[str, Any]:
+def _precommit(run: Path) -> Precommit:
     from pot.canonical import read_file
     from pot.recording.begin import PRECOMMIT_FILE
-    from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, other_inputs
-    from pot.recording.transcript import CheckpointEvent, StepEvent, check_chain, load_transcript
+    from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
 
     path = run / PRECOMMIT_FILE
-    precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
+    return Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
+
+
+def _begun(run: Path) -> dict[str, Any]:
+    """What there is to say before the first line of a transcript."""
+    from pot.recording.begin import NONCE_FILE, PRECOMMIT_FILE
+
+    precommit = _precommit(run)
+    sentence = "begun, no step yet"
+    if precommit.seed_source != "self" and not os.path.lexists(run / NONCE_FILE):
+        beacon = " --beacon ROUND.json" if precommit.beacon is not None else ""
+        give = f"pot challenge seed {run / PRECOMMIT_FILE}{beacon} --out {run / NONCE_FILE}"
+        sentence += f"; waits for {run / NONCE_FILE}: {give}"
+    return {
+        "step": "0",
+        "steps": precommit.steps,
+        "state": "begun",
+        "sentence": sentence,
+        "precommit_sha256": precommit.sha256(),
+        "seed_source": precommit.seed_source,
+    }
+
+
+def _is_recorded_now(run: Path) -> bool:
+    """Whether a recorder holds the run's lock."""
+    from pot.recording.journal import LOCK_FILE
+
+    try:
+        handle = os.open(run / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:  # a copy of a run has none, or none that we may look at
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+def _state(broken: bool, running: bool, complete: bool) -> str:
+    if broken:
+        return "does not hold"
+    return "is being recorded" if running else "complete" if complete else "not finished"
+
+
+def _facts(run: Path) -> dict[str, Any]:
+    from pot.recording.precommit import other_inputs
+    from pot.recording.transcript import CheckpointEvent, StepEvent, check_chain, load_transcript
+
+    precommit = _precommit(run)
     transcript = load_transcript(run)
     chain = check_chain(transcript, precommit)
     last = next(
         (event for event in reversed(transcript.events) if isinstance(event, (StepEvent, CheckpointEvent))), None
     )
-    broken = any(problem.code not in ("unfinished", "torn") for problem in chain.problems)
+    problems = [{"code": problem.code, "detail": problem.detail} for problem in chain.problems]
+    broken = any(problem["code"] not in ("unfinished", "torn") for problem in problems)
+    running = not broken and bool(problems) and _is_recorded_now(run)
+    if running:  # a line may be half written: nothing has stopped
+        problems = [{"code": "unfinished", "detail": "the run is being recorded"}]
     return {
         "step": last.step if last is not None else "0",
         "steps": precommit.steps,
         "segments": str(len(chain.segments)),
         "events": str(chain.events),
         "dropped": str(chain.dropped),
-        "state": "does not hold" if broken else "not finished" if chain.problems else "complete",
+        "state": _state(broken, running, complete=not problems),
         "forks": [{"index": str(f.index), "step": str(f.step), "abandoned": str(f.abandoned)} for f in chain.forks],
         "gaps": [{"step": str(gap.step), "reason": gap.reason} for gap in chain.gaps],
-        "problems": [{"code": problem.code, "detail": problem.detail} for problem in chain.problems],
+        "problems": problems,
         "precommit_sha256": precommit.sha256(),
         "transcript_sha256": transcript.sha256(),
         "seed_source": precommit.seed_source,

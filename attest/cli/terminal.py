@@ -10,7 +10,7 @@ from typing import Any
 
 from attest.plaintext import clean
 
-__all__ = ["clean", "prepare", "progress_bar", "say", "show"]
+__all__ = ["clean", "counted", "prepare", "progress_bar", "progress_lines", "say", "show"]
 
 
 def say(text: str) -> None:
@@ -32,6 +32,24 @@ def prepare() -> None:
 def show(as_json: bool, value: dict[str, Any], lines: Sequence[str]) -> None:
     """The result on standard output: one JSON object, or lines of text, cleaned."""
     print(json.dumps(value, sort_keys=True) if as_json else "\n".join(clean(line) for line in lines))  # noqa: T201
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """`1 segment`, `2 segments`."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
+
+
+def progress_lines(unit: str = "") -> Callable[[str, int, int], None]:
+    """A function of (what is done, number done, number in all) that says so; in a file only every tenth part."""
+    told: dict[str, int] = {}
+
+    def report(what: str, done: int, total: int) -> None:
+        tenth = 10 * done // max(total, 1)
+        if sys.stderr.isatty() or tenth > told.get(what, 0) or done == total:
+            say(f"{what}: {done} of {total}{unit}")
+        told[what] = tenth
+
+    return report
 
 
 @contextmanager

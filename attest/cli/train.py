@@ -1,7 +1,8 @@
 """`pot run`: start a training script that knows nothing of pot, and record it from outside.
 
 The script runs in a process of its own (`pot.recording.attach`), with its own arguments. Exit code: 0 when all promised
-steps are recorded, 3 when the script ended before them, 1 when the script failed or does what cannot be recorded.
+steps are recorded, 3 when the script ended before them, 1 when the script failed or does what cannot be recorded, 130
+when a signal ended it: the script gets that too, and `--resume` goes on.
 
 Shows / does not show: see `pot.recording.attach`; what could not be seen is listed at the end, and in `run/notes.txt`.
 """
@@ -10,8 +11,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -64,7 +65,9 @@ def run(
         int | None, typer.Option("--state-every", min=1, help="Steps between two checkpoints with files.")
     ] = None,
     stream: Annotated[bool, typer.Option("--stream", help="The loader is iterable: record what it yields.")] = False,
-    nonce: Annotated[str, typer.Option("--nonce", help="self, verifier (wait for one), or 64 hex digits.")] = "self",
+    nonce: Annotated[
+        str, typer.Option("--nonce", help="self, verifier or beacon:quicknet:ROUND (wait), or 64 hex digits.")
+    ] = "self",
     mode: Annotated[
         str, typer.Option("--mode", help="segment, or step: a digest of the state after each.")
     ] = "segment",
@@ -95,6 +98,9 @@ def run(
     python, words = _split(command)
     if (run_dir / "precommit.json").exists() and not resume:
         raise UsageError(f"{run_dir}: holds a run already; go on with it by --resume, or name another folder by --run")
+    if steps is not None and epochs is not None:
+        raise UsageError("--steps and --epochs: one of them promises how far the script trains")
+    _check_nonce(nonce)
     for value, name, known in ((mode, "--mode", ("segment", "step")), (on_error, "--on-error", ("stop", "gap"))):
         if value not in known:
             raise UsageError(f"{name} {value[:40]}: is {known[0]} or {known[1]}")
@@ -118,8 +124,8 @@ def run(
     with tempfile.TemporaryDirectory(prefix="pot-run-") as place:
         report = Path(place) / "report.json"
         attachment = Attachment(str(run_dir), str(report), begin, cast("Literal['stop', 'gap']", on_error))
-        ended = _start(python, words, attachment, threads, as_json)
-        found = _report(report, ended)
+        ended, stopped = _start(python, words, attachment, threads, as_json)
+        found = _report(report, ended, stopped)
     _finish(run_dir, found, as_json)
 
 
@@ -159,13 +165,22 @@ def _check_promise(begin: dict[str, Any]) -> None:
     config = begin["config"]
     if not begin["commitments"]:
         raise UsageError(
-            "pot run: name the commitment of the training data by --commitment; make one with: pot data commit PATH"
+            "name the commitment of the training data by --commitment; make one with: pot data commit PATH"
             " --view json/1 --out C.json"
         )
     if begin["batch_size"] is None and "batch_size" not in config:
-        raise UsageError("pot run: say by --batch-size how many records a batch of the script has")
+        raise UsageError("say by --batch-size how many records a batch of the script has")
     if begin["steps"] is None and not {"steps", "epochs"} & config.keys():
-        raise UsageError("pot run: promise by --steps or --epochs how far the script trains")
+        raise UsageError("promise by --steps or --epochs how far the script trains")
+
+
+def _check_nonce(nonce: str) -> None:
+    """Raises `UsageError`, before a script has run to where its run begins."""
+    from pot.errors import UsageError
+    from pot.recording.describe import seed_source
+
+    if seed_source(nonce)["seed_source"] == "self" and nonce != "self" and not re.fullmatch("[0-9a-f]{64}", nonce):
+        raise UsageError(f"--nonce {nonce[:80]}: is self, verifier, beacon:quicknet:ROUND, or 64 lowercase hex digits")
 
 
 def _split(command: list[str]) -> tuple[str, list[str]]:
@@ -174,7 +189,7 @@ def _split(command: list[str]) -> tuple[str, list[str]]:
 
     name = Path(command[0]).name
     if not name.startswith("python") or len(command) < 2 or command[1].startswith("-"):
-        raise UsageError("pot run: give the script as in: pot run [OPTIONS] -- python train.py ARGS")
+        raise UsageError("give the script as in: pot run [OPTIONS] -- python train.py ARGS")
     return sys.executable if command[0] in _PYTHONS else command[0], command[1:]
 
 
@@ -197,9 +212,10 @@ def _config(path: Path | None, epochs: int | None) -> dict[str, Any]:
     return cast("dict[str, Any]", found)
 
 
-def _start(python: str, words: list[str], attachment: Any, threads: int | None, as_json: bool) -> int:
-    """Run the script to its end, and return its process's exit code."""
+def _start(python: str, words: list[str], attachment: Any, threads: int | None, as_json: bool) -> tuple[int, Any]:
+    """Run the script to its end; its process's exit code, and the signal that stopped us, if one did."""
     import pot
+    from attest.cli.child import run_child
     from pot.errors import EnvironmentFailure
     from pot.recording.attach import OPTIONS_VARIABLE
 
@@ -212,27 +228,22 @@ def _start(python: str, words: list[str], attachment: Any, threads: int | None, 
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), variables.get("PYTHONPATH"))))
     command = [python, "-P", "-m", "pot.recording.attach", *words]
     try:
-        process = subprocess.Popen(command, env=variables, stdout=sys.stderr if as_json else None)
+        return run_child(command, variables, sys.stderr if as_json else None)
     except OSError as error:
         raise EnvironmentFailure(f"{python}: cannot be started: {error.strerror or error}") from None
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:  # the script has got it too, and says what it leaves
-            continue
 
 
-def _report(path: Path, ended: int) -> dict[str, Any]:
+def _report(path: Path, ended: int, stopped: Any) -> dict[str, Any]:
     from pot.canonical import read_file
     from pot.errors import EnvironmentFailure
 
-    if ended in (130, -signal.SIGINT):
+    if ended in (130, -signal.SIGINT) or (stopped is not None and not path.exists()):
         say("pot: stopped; the same command with --resume goes on from the latest checkpoint")
         raise KeyboardInterrupt
     if not path.exists():
         how = f"signal {-ended}" if ended < 0 else f"exit code {ended}"
         raise EnvironmentFailure(
-            f"pot run: the script's process ended by {how} without a report; the same command with --resume goes on"
+            f"the script's process ended by {how} without a report; the same command with --resume goes on"
         )
     return cast("dict[str, Any]", json.loads(read_file(path, limit=_MAX_REPORT_BYTES)))
 
@@ -241,11 +252,13 @@ def _finish(run_dir: Path, found: dict[str, Any], as_json: bool) -> None:
     from pot.errors import EnvironmentFailure, Refused, UsageError
 
     notes = found["notes"]
-    if notes:
-        say(f"pot: not seen or not the run's own ({len(notes)}):")
-    for note in notes:
+    fresh = [note for note in notes if note not in found["said"]]
+    if fresh:
+        more = f", {len(notes) - len(fresh)} more are told above" if len(fresh) < len(notes) else ""
+        say(f"pot: not seen or not the run's own ({len(fresh)}{more}):")
+    for note in fresh:
         say(f"  - {note}")
-    code, sentence = found["code"], found["sentence"]
+    code, sentence = found["code"], (found["sentence"] or "").removeprefix("pot run: ")
     if code not in (0, 3):
         raise {1: Refused, 2: UsageError}.get(code, EnvironmentFailure)(sentence)
     facts = _facts(run_dir)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fractions import Fraction
-from math import ceil
 from typing import Final
 
 from attest.verdict.case import Case
@@ -24,6 +23,7 @@ from attest.verdict.coverage import (
     complete,
     counts,
     extra_units,
+    forged_units,
     judge_coverage,
     matched_in,
     names,
@@ -140,7 +140,7 @@ def _check_challenge(case: Case, audit: Audited, policy: Policy | None) -> int:
         return 0
     tries, by = 1, "a verifier"
     if challenge.nonce_source == "prover":
-        case.ledger.not_checked("replay-coverage", subject, _ground(challenge, policy))
+        case.ledger.not_checked("replay-coverage", subject, _ground(case, challenge, policy))
         return 0
     if challenge.nonce_source == "beacon":
         tries, by = _beacon_tries(case, challenge, subject, policy), "a beacon's round"
@@ -154,11 +154,11 @@ def _check_challenge(case: Case, audit: Audited, policy: Policy | None) -> int:
     return tries
 
 
-def _ground(challenge: Challenge, policy: Policy | None) -> str:
+def _ground(case: Case, challenge: Challenge, policy: Policy | None) -> str:
     """Why a draw of the prover's own covers nothing, with what is left of it if the prover tries again and again."""
     units, size = int(challenge.population), len(challenge.chosen)
     share = policy.coverage[0] if policy is not None and policy.coverage is not None else Fraction(challenge.forged)
-    left = 1 - detection_after_grinding(units, min(units, max(1, ceil(share * units))), size, _TRIES)
+    left = 1 - detection_after_grinding(units, forged_units(case, challenge.unit, share), size, _TRIES)
     return (
         "the prover chose the nonce: its challenge covers nothing; a prover that can try 2^20 times escapes with"
         f" probability {percent(left)}"
@@ -230,9 +230,11 @@ def _check_points_tie(case: Case, policy: Policy | None, counted: Sequence[Count
             )
             return
     same = [audit for audit in case.audits if audit.result.points == "MATCH"]
-    open_steps = sorted(proven_steps(case) - {step for audit in same for step in _steps_replayed(case, audit)})
+    proven = proven_steps(case)
+    open_steps = sorted(proven - {step for audit in same for step in _steps_replayed(case, audit)})
     covering = [item for item in counted if item.audit.result.points == "MATCH"]
-    enough = policy is None or len(names(same)) >= policy.auditors
+    carried = [audit for audit in same if proven <= _steps_replayed(case, audit)] + [item.audit for item in covering]
+    enough = policy is None or policy.auditors <= max(1, len(names(carried)))
     if same and not open_steps and enough:
         detail = f"{same[0].auditor} computed the same points from weights and records"
         case.ledger.passed("points-tie", "points", detail, "audited")

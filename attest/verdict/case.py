@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from attest.bundle import WEIGHTS_FILE, ReleaseBundle
@@ -56,6 +57,8 @@ class Case:
     """Compositions that hold, by digest, as they were signed: labels are compared before they are cleaned."""
     challenges: list[Challenge] = field(default_factory=list)
     """Challenges of audits that count, drawn by a verifier, and recomputed."""
+    one_forged: Fraction = Fraction(0)
+    """The probability that what accepted auditors replayed by draws that count meets a single forged segment."""
     parents: list[Case] = field(default_factory=list)
     claims: list[ClaimReport] = field(default_factory=list)
     referenced: set[str] = field(default_factory=set)

@@ -258,7 +258,7 @@ _ALL: Final = (
     ),
     Code(
         "replay-coverage", 12, False,
-        "The challenges, together, catch the policy's share of forged units with the policy's probability.",
+        "The challenges, together, catch the policy's share of forged steps with the policy's probability.",
         "Let an accepted auditor replay a larger challenge; pot challenge new computes its size.",
     ),
     Code(
@@ -368,6 +368,9 @@ NOT_SHOWN: Final[dict[str, str]] = {
     "revocation": "That certificate and keys have not been withdrawn.",
     "other-inputs": "That the program did not train on its other inputs: files that hold no committed records.",
     "points-not-tied": "That the points of step proofs commit to the released weights and the committed records.",
+    "frozen-base": (
+        "That the frozen parameters beside the released ones are any particular model: only their digest is committed."
+    ),
     "records-left-out": "Anything about the records that could not be read when the data was committed.",
 }
 """What the report lists as not shown: the first seven always, the others where they apply."""

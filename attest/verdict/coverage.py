@@ -1,17 +1,19 @@
 """Step 12: how much accepted audits cover, alone and united, in exact fractions.
 
-Spec: `specs/verification.md`, step 12, "Coverage". Audits whose challenges were drawn with different nonces are
-independent draws, so the probabilities of missing a forged unit multiply; one nonce counts once. A draw that the prover
-could repeat counts as the worst of as many. Where accepted auditors replayed every segment that there is, nothing is
-left to probability. Numbers are computed here and never taken from anybody.
+Spec: `specs/verification.md`, step 12, "Coverage". A forger puts the policy's share of steps into as few segments as
+can hold it. Audits whose challenges were drawn with different nonces are independent draws, so the probabilities of
+missing a forged unit multiply; one nonce counts once. A draw that the prover could repeat counts as the worst of as
+many. Where accepted auditors replayed every segment that there is, nothing is left to probability. Numbers are computed
+here and never taken from anybody.
 
-Shows: with what probability a run with the policy's share of forged units would have been caught.
+Shows: with what probability a run with the policy's share of forged steps would have been caught.
 Does not show: that no further audit was made and left out.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -26,8 +28,9 @@ from attest.verdict.policy import Policy
 from pot.audit.challenge import detection, detection_after_grinding
 from pot.audit.result import ReplayedUnit
 
-__all__ = ["Counted", "all_units", "check_coverage", "complete", "counts", "covering", "extra_units", "judge_coverage",
-           "matched_in", "names", "percent", "population", "proven_steps", "segments_of", "united"]  # fmt: skip
+__all__ = ["Counted", "all_units", "check_coverage", "complete", "counts", "covering", "extra_units", "fewest_holding",
+           "forged_units", "judge_coverage", "matched_in", "names", "percent", "population", "proven_steps",
+           "segments_of", "united"]  # fmt: skip
 
 _EXACT_BITS: Final = 1 << 17  # longer fractions take minutes to reduce, and many auditors make long ones
 
@@ -47,6 +50,25 @@ def population(case: Case, unit: str) -> int:
     if unit == "segment":
         return len(case.chain.segments)
     return sum(len(segment.steps) for segment in case.chain.segments)
+
+
+def forged_units(case: Case, unit: str, share: Fraction) -> int:
+    """In how many units a share of the run's steps can be forged, at least: so many a draw may count on."""
+    if unit == "step" or case.chain is None:
+        return max(1, ceil(share * population(case, unit)))
+    return fewest_holding([len(segment.steps) for segment in case.chain.segments], share)
+
+
+def fewest_holding(lengths: Iterable[int], share: Fraction) -> int:
+    """How many segments of these lengths, longest first, hold this share of all steps; at least one."""
+    found = Counter(lengths)
+    left, taken = share * sum(length * count for length, count in found.items()), 0
+    for length in sorted(found, reverse=True):
+        if left <= 0:
+            break
+        some = min(found[length], ceil(left / length) if length else 0)
+        left, taken = left - some * length, taken + some
+    return max(1, taken)
 
 
 def extra_units(audit: Audited) -> tuple[ReplayedUnit, ...]:
@@ -133,7 +155,7 @@ def covering(case: Case, policy: Policy | None, counted: Sequence[Counted]) -> t
         units = population(case, unit)
         if not own or not units:
             continue
-        forged = max(1, ceil(policy.coverage[0] * units))
+        forged = forged_units(case, unit, policy.coverage[0])
         found = united(own, unit, units, forged)
         sizes = " and ".join(str(len(item.audit.result.challenge.chosen)) for item in own[:8])
         tries = max(item.tries for item in own)
@@ -161,8 +183,10 @@ def judge_coverage(
     """
     honest = [audit for audit in case.audits if not any(unit.outcome == "MISMATCH" for unit in all_units(audit))]
     if complete(case, honest):
-        _judge_complete(case, policy, honest)
+        case.one_forged = Fraction(1)
+        _judge_complete(case, policy, honest, counted)
         return
+    case.one_forged = _one_forged(case, counted)
     wanted = None if policy is None or policy.coverage is None else policy.coverage[1]
     enough = policy is not None and len(names(item.audit for item in counted)) >= policy.auditors
     short = list(shortfalls)
@@ -187,6 +211,15 @@ def judge_coverage(
             case.ledger.not_checked("replay-coverage", subject, detail)
 
 
+def _one_forged(case: Case, counted: Sequence[Counted]) -> Fraction:
+    """The probability that draws that count meet a single forged segment; by draws of steps, the shortest one."""
+    segments = case.chain.segments if case.chain is not None else ()
+    sizes = {"segment": 1, "step": min((len(segment.steps) for segment in segments), default=0)}
+    return max(
+        united(counted, unit, population(case, unit), size) if segments else Fraction(0) for unit, size in sizes.items()
+    )
+
+
 def _passed(case: Case) -> bool:
     return any(finding.code == "replay-coverage" and finding.status == "passed" for finding in case.ledger.findings)
 
@@ -204,10 +237,15 @@ def _judge_union(case: Case, policy: Policy | None, counted: Sequence[Counted], 
         case.ledger.not_checked("replay-coverage", "audits", detail)
 
 
-def _judge_complete(case: Case, policy: Policy | None, audits: Sequence[Audited]) -> None:
+def _judge_complete(case: Case, policy: Policy | None, audits: Sequence[Audited], counted: Sequence[Counted]) -> None:
+    """Any auditors may make up the whole where one is enough; else each must carry it: by a draw, or all alone."""
     units, part = population(case, "segment"), [audit for audit in audits if segments_of(case, audit)]
-    if policy is not None and len(names(part)) < policy.auditors:
-        case.ledger.not_checked("replay-coverage", "run", _too_few(policy, part))
+    carried = [item.audit for item in counted]
+    for name in names(part):
+        own = [audit for audit in part if audit.auditor == name]
+        carried += own if complete(case, own) else []
+    if policy is not None and policy.auditors > max(1, len(names(carried))):
+        case.ledger.not_checked("replay-coverage", "run", _too_few(policy, carried))
         return
     detail = f"all {units} segments were replayed and match ({', '.join(names(part))}); nothing is left to probability"
     for code in ("replay", "replay-coverage"):
@@ -225,16 +263,14 @@ def check_coverage(case: Case) -> None:
     if case.chain is None:
         case.ledger.not_checked("coverage", "coverage", "there is no transcript to count in")
         return
-    replayed: set[int] = set()
-    for audit in case.all_audits:
-        if audit.result.challenge.unit == stated.unit:
-            replayed |= {int(r.unit_number) for r in audit.result.replays if r.outcome == "MATCH"}
+    replayed, accepted = _replayed(case.all_audits, stated.unit), _replayed(case.audits, stated.unit)
     expected = (str(population(case, stated.unit)), str(len(replayed)), str(len(proven_steps(case))))
     found = (stated.population, stated.replayed, stated.proved)
     if expected == found:
-        case.ledger.passed(
-            "coverage", "coverage", f"{found[1]} of {found[0]} {stated.unit}s replayed, {found[2]} steps proven"
-        )
+        known = accepted == replayed
+        by = "" if known else f" by its audits, {len(accepted)} by accepted auditors"
+        detail = f"{found[1]} of {found[0]} {stated.unit}s replayed{by}, {found[2]} steps proven"
+        case.ledger.passed("coverage", "coverage", detail, "proved" if known else "declared")
     elif case.ledger.status("audit") == "not_checked" and case.certificate.audits:
         case.ledger.not_checked("coverage", "coverage", "an audit that it counts is missing")
     else:
@@ -242,6 +278,12 @@ def check_coverage(case: Case) -> None:
             "coverage", "coverage", "the evidence gives other numbers (population, replayed, proved)",
             expected=" ".join(expected), found=" ".join(found),
         )  # fmt: skip
+
+
+def _replayed(audits: Iterable[Audited], unit: str) -> set[str]:
+    """The drawn units of this kind that these audits call a match."""
+    of_unit = (audit.result.replays for audit in audits if audit.result.challenge.unit == unit)
+    return {replay.unit_number for replays in of_unit for replay in replays if replay.outcome == "MATCH"}
 
 
 def percent(share: Fraction) -> str:

@@ -52,7 +52,8 @@ def check_independence(case: Case, policy: Policy | None) -> None:
         return
     if not shared:
         by = ", ".join(names(committed))
-        case.ledger.not_checked(_CODE, _SUBJECT, f"no two auditors replayed a common segment that has one ({by})")
+        detail = f"no two auditors replayed a common segment with an inner digest ({by})"
+        case.ledger.not_checked(_CODE, _SUBJECT, detail)
         return
     case.not_shown.add("auditors-may-be-one")
     (one, other), steps = max(shared.items(), key=lambda item: (len(item[1]), item[0]))

@@ -42,7 +42,7 @@ class Limits(Document):
 
 
 class CoverageTarget(Document):
-    """A challenge must catch a run with this share of forged units with at least this probability."""
+    """A challenge must catch a run with this share of forged steps with at least this probability."""
 
     forged: Share
     detect: Share

@@ -15,7 +15,7 @@ from attest.verdict.operations import check_operations, initial_digest, released
 from pot.commitments.dataset import DatasetCommitment
 from pot.errors import PotError
 from pot.recording.chain import check_chain
-from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit
+from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Parent, Precommit
 from pot.recording.transcript import read_transcript
 
 __all__ = ["check_precommit", "check_transcript", "check_weights"]
@@ -24,6 +24,7 @@ _ORDER_PROBLEMS = frozenset({"batch"})
 _LIMIT_PROBLEMS = frozenset({"limit"})
 _PRECOMMIT_PROBLEMS = frozenset({"start"})
 _GAPS_NAMED = 10
+_FIRST = "first weights"
 
 
 def check_precommit(case: Case) -> None:
@@ -141,6 +142,8 @@ def check_transcript(case: Case) -> None:
         code = "order" if problem.code in _ORDER_PROBLEMS else "chain"
         code = "precommit" if problem.code in _PRECOMMIT_PROBLEMS else code
         case.ledger.failed(code, subject, f"{problem.code}: {problem.detail}")
+    if case.chain.initial is not None and "frozen" in case.chain.initial.components:
+        case.not_shown.add("frozen-base")
     codes = {problem.code for problem in case.chain.problems}
     if not codes & (_ORDER_PROBLEMS | _LIMIT_PROBLEMS):
         _check_order(case, case.precommit, subject)
@@ -211,41 +214,53 @@ def _check_released(case: Case, operations: dict[str, str]) -> None:
 
 
 def _check_initial(case: Case, operations: dict[str, str]) -> None:
-    """W_0: the parent's release, directly or through a recomputed operation; else an auditor's regeneration."""
+    """W_0: the parent's release, directly or through a recomputed operation; else an auditor's regeneration.
+
+    An auditor's word that the program makes another first state counts in both cases: a state is more than weights.
+    """
+    outcomes = [(audit.auditor, audit.result.init) for audit in case.audits if audit.auditor is not None]
+    other = next((auditor for auditor, outcome in outcomes if outcome == "MISMATCH"), None)
+    if other is not None:
+        case.ledger.failed("initial-weights", _FIRST, f"{other} made another first state from the seed and program")
+        return
     initial = case.chain.initial if case.chain else None
     if case.precommit is None or initial is None:
-        case.ledger.not_checked("initial-weights", "first weights", "there is no transcript with a first state")
+        case.ledger.not_checked("initial-weights", _FIRST, "there is no transcript with a first state")
+    elif case.precommit.parent is not None:
+        _check_parents(case, case.precommit.parent, initial.components, operations)
+    elif (same := next((auditor for auditor, outcome in outcomes if outcome == "MATCH"), None)) is not None:
+        detail = f"{same} made the same from the seed and program"
+        case.ledger.passed("initial-weights", _FIRST, detail, level="audited")
+    else:
+        case.ledger.not_checked("initial-weights", _FIRST, "committed; no accepted auditor made them again")
+
+
+def _check_parents(case: Case, wanted: Parent, components: dict[str, str], operations: dict[str, str]) -> None:
+    """That the first state holds the parent's release, and beside it the parent's frozen parameters."""
+    expected, found = initial_digest(case, wanted, operations), components.get("model")
+    if expected is None:
         return
-    expected = initial.components.get("model")
-    if case.precommit.parent is not None:
-        found = initial_digest(case, case.precommit.parent, operations)
-        if found is None:
-            return
-        if found == expected:
-            how = case.precommit.parent.operation
-            by = "" if how == "none" else f", by {how}"
-            case.ledger.passed("initial-weights", "first weights", f"they are the parent's released weights{by}")
-        else:
-            case.ledger.failed(
-                "initial-weights",
-                "first weights",
-                "they are not the declared parent's released weights",
-                expected=found,
-                found=expected,
-            )
+    if found != expected:
+        detail = "they are not the declared parent's released weights"
+        case.ledger.failed("initial-weights", _FIRST, detail, expected=expected, found=found)
         return
-    outcomes = [(audit.auditor, audit.result.init) for audit in case.audits if audit.auditor is not None]
-    for auditor, outcome in outcomes:
-        if outcome == "MISMATCH":
-            case.ledger.failed("initial-weights", "first weights", f"{auditor} made others from the seed and program")
-            return
-    for auditor, outcome in outcomes:
-        if outcome == "MATCH":
-            case.ledger.passed(
-                "initial-weights",
-                "first weights",
-                f"{auditor} made the same from the seed and program",
-                level="audited",
-            )
-            return
-    case.ledger.not_checked("initial-weights", "first weights", "committed; no accepted auditor made them again")
+    problem = _other_base(case, wanted, components.get("frozen"))
+    if problem is not None:
+        case.ledger.not_checked("initial-weights", _FIRST, problem)
+        return
+    by = "" if wanted.operation == "none" else f", by {wanted.operation}"
+    case.ledger.passed("initial-weights", _FIRST, f"they are the parent's released weights{by}")
+
+
+def _other_base(case: Case, wanted: Parent, frozen: str | None) -> str | None:
+    """Why the frozen parameters are not the parent's; None where both runs have the same, or none."""
+    parent = next((one for one in case.parents if one.sha256 == wanted.certificate_sha256), None)
+    initial = parent.chain.initial if parent is not None and parent.chain is not None else None
+    theirs = None if initial is None else initial.components.get("frozen")
+    if frozen == theirs:
+        return None
+    return f"the frozen parameters beside them are not the parent's ({_named(frozen)}, the parent's {_named(theirs)})"
+
+
+def _named(digest: str | None) -> str:
+    return "none" if digest is None else digest[:16]

@@ -9,7 +9,6 @@ Shows: how much of the run anybody looked at. Does not show: anything about the 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from fractions import Fraction
 from typing import Final
 
 from attest.verdict.case import Case
@@ -48,7 +47,7 @@ def timeline_of(case: Case) -> Timeline | None:
         proven=proven,
         gaps=[str(gap.step) for gap in case.chain.gaps[:MAX_SPANS]],
         left_out=str(left_out + more) if left_out + more else None,
-        detection=_detection(case, len(replayed), len(segments)),
+        detection=_detection(case),
         hints=_hints(case.audits),
     )
 
@@ -83,16 +82,18 @@ def _mismatched(case: Case) -> Iterable[tuple[int, int]]:
                 yield segments[number - 1].first, segments[number - 1].last
 
 
-def _detection(case: Case, replayed: int, segments: int) -> Detection:
+def _detection(case: Case) -> Detection:
     found = [finding for finding in case.ledger.findings if finding.code == "replay-coverage"]
     status: Status = worst(f.status for f in found) if found else "not_checked"
     if status == "not_checked" and any(f.status == "passed" for f in found):  # of several audits, one is enough
         status = "passed"
     detail = next((finding.detail for finding in found if finding.status == status), "nobody replayed anything")
+    one = f"a draw that counts would meet one forged segment with {percent(case.one_forged)}"
+    one = "every segment was replayed" if case.one_forged == 1 else one
     return Detection(
         status=status,
         sentence=detail,
-        one_forged=f"one forged segment would be among the replayed ones with {percent(Fraction(replayed, segments))}",
+        one_forged=one,
         assumed=list(_ASSUMED),
     )
 

@@ -17,11 +17,12 @@ from typing import Any, Final, Literal
 
 from pot.audit.beacon import ChainInfo
 from pot.audit.challenge import Challenge, check_challenge
+from pot.audit.comparison import cut
 from pot.audit.hints import Hint
 from pot.audit.replay import PointsOutcome, Replay, Replayer
 from pot.audit.result import MAX_DETAIL, MAX_EXPLAINED, MAX_HINTS, AuditResult, ReplayedUnit
 from pot.audit.roots import recomputed
-from pot.audit.salted import InnerDigests, inner_step, new_inner_digests
+from pot.audit.salted import InnerDigests, inner_step, new_inner_digests, usable_digests
 from pot.audit.sandbox import Limits
 from pot.audit.screening import Screening, screen
 from pot.audit.spread import ReplayJob, RunPlace, replays
@@ -30,7 +31,6 @@ from pot.canonical import Document, read_file
 from pot.errors import Refused, UsageError
 from pot.recording.begin import PRECOMMIT_FILE
 from pot.recording.chain import ChainResult, Segment, check_chain
-from pot.recording.environment import capture, environment_sha256
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
 from pot.recording.transcript import StartEvent, Transcript, load_transcript
 
@@ -113,7 +113,6 @@ def audit(
     jobs = _jobs(challenge, chain, place, extra, screened, steps)
     found = _replay(jobs, replayer, extra, progress, workers, ray)
     init, detail = _init(found.first, chain, replayer)
-    environment = next((item.environment for item in (found.first, *found.segments.values()) if item.environment), None)
     value: dict[str, Any] = {
         "version": "pot/audit-result/v1",
         "precommit_sha256": precommit.sha256(),
@@ -123,12 +122,12 @@ def audit(
         "datasets": same,
         "init": init,
         "points": _points([found.segments[key] for key in sorted(_challenged(challenge, chain))]),
-        "environment_sha256": environment_sha256(environment if environment is not None else capture()),
+        "environment_sha256": replayer.own.sha256(),
         "isolation": found.first.isolation,
     }
     optional = {
         "datasets_differ": differ,
-        "init_detail": detail[:MAX_DETAIL],
+        "init_detail": cut(detail, MAX_DETAIL),
         "seed_nonce": _json(seed_nonce),
         "extra": [
             _unit(str(_number(challenge, chain.segments[index - 1])), found.segments[index], at < MAX_EXPLAINED)
@@ -233,14 +232,16 @@ def _inner(
     steps: Mapping[int, int],
     segments: Mapping[int, Replay],
 ) -> str | None:
-    """The commitment to the inner digests of what matched; the document itself goes to `take`."""
+    """The commitment to the inner digests of what matched; the document itself goes to `take`.
+
+    No digest of the transcript covers what the program says of these states: rubbish is left out.
+    """
     if take is None:
         return None
-    states = {
-        step: segments[index].roots[step]
-        for index, step in steps.items()
-        if index in segments and segments[index].outcome == "MATCH" and step in segments[index].roots
-    }
+    replayed = [(step, segments[index]) for index, step in steps.items() if index in segments]
+    matched = [(step, replay.roots.get(step, {})) for step, replay in replayed if replay.outcome == "MATCH"]
+    found = {step: usable_digests(said) for step, said in matched}
+    states = {step: digests for step, digests in found.items() if digests}
     document = new_inner_digests(transcript_sha256, nonce, states)
     take(document)
     return document.commitment()
@@ -269,7 +270,7 @@ def _init(
         return "MATCH", ""
     names = sorted(committed.keys() | first.initial.keys())
     wrong = [name for name in names if committed.get(name) != first.initial.get(name)]
-    detail = f"the regenerated initial state differs in: {', '.join(wrong)[:200]}"
+    detail = f"the regenerated initial state differs in: {cut(', '.join(wrong), 200)}"
     foreign = replayer.foreign(first.environment)
     if foreign:
         return "NOT_CHECKED", f"{detail}; another environment, first {foreign[0]}"
@@ -293,7 +294,7 @@ def _units(challenge: Challenge, chain: ChainResult, segments: Mapping[int, Repl
 def _unit(number: str, replay: Replay, explained: bool) -> dict[str, Any]:
     unit: dict[str, Any] = {"unit_number": number, "outcome": replay.outcome}
     if replay.detail and explained:
-        unit["detail"] = replay.detail[:MAX_DETAIL]
+        unit["detail"] = cut(replay.detail, MAX_DETAIL)
     if replay.distances and explained:
         unit["distances"] = dict(replay.distances)
     return unit

@@ -12,19 +12,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
+from pot.audit.committed import distance_or_none
 from pot.audit.replay import Replayer, Request
 from pot.audit.tolerance import (
     Drift,
     SegmentTolerance,
     Tolerance,
     judge_segment,
-    relative_distance,
     tolerance_document,
 )
 from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import TensorEntry
-from pot.errors import Malformed
+from pot.errors import Malformed, PotError
 from pot.recording.chain import Segment
 from pot.recording.precommit import total_records
 
@@ -42,7 +42,7 @@ def calibrate(
 ) -> Tolerance:
     """Measure segments, in their order: up to four replays each, one after the other. `progress`: done, in all.
 
-    Raises `EnvironmentFailure`, `UsageError`. What a replay does not give is absent from its segment's numbers.
+    What a replay does not give, for whatever reason, is absent from its segment's numbers.
     """
     drift = Drift()
     measured: list[SegmentTolerance] = []
@@ -63,10 +63,12 @@ def _measure(replayer: Replayer, segment: Segment, drift: Drift) -> SegmentToler
     if own is None:
         return judge_segment(segment.index, None, None, None)
     other, _ = _end(replayer, segment, limit, variables=second_environment(replayer, environment, segment))
-    noise = _distance(start, own, other)
-    forged = [_distance(start, own, _end(replayer, segment, limit, swap=swap)[0]) for swap in swaps(replayer, segment)]
+    noise = distance_or_none(start, own, other)
+    forged = [
+        distance_or_none(start, own, _end(replayer, segment, limit, swap=swap)[0]) for swap in swaps(replayer, segment)
+    ]
     forging = min((distance for distance in forged if distance is not None), default=None)
-    found = judge_segment(segment.index, _distance(start, claimed, own), noise, forging)
+    found = judge_segment(segment.index, distance_or_none(start, claimed, own), noise, forging)
     try:
         drift.add(start, claimed, own, float(found.tolerance))
     except Malformed:  # element types without numbers: nothing was measured above either
@@ -84,10 +86,13 @@ def _end(
 ) -> tuple[list[TensorEntry] | None, Mapping[str, Any]]:
     """The model after one replay, and the environment it had. None where the replay gave none."""
     request = Request(segment.first - 1, segment.last, segment.start_state, (), swap, variables or {})
-    with replayer.produced(request) as produced:
-        if not produced.complete():
-            return None, {}
-        return produced.tensors(_COMPONENT, limit), produced.environment or {}
+    try:
+        with replayer.produced(request) as produced:
+            if not produced.complete():
+                return None, {}
+            return produced.tensors(_COMPONENT, limit), produced.environment or {}
+    except (PotError, MemoryError, OSError):  # what it was to measure is not: the outcomes found so far stand
+        return None, {}
 
 
 def second_environment(replayer: Replayer, environment: Mapping[str, Any], segment: Segment) -> dict[str, str]:
@@ -121,12 +126,3 @@ def swaps(replayer: Replayer, segment: Segment) -> list[tuple[int, int, int]]:
         other = next(number % size for number in range(records[0] + 1, records[0] + size) if number % size not in taken)
         found.append((step, 0, other))
     return found
-
-
-def _distance(
-    start: Sequence[TensorEntry], claimed: Sequence[TensorEntry], replayed: Sequence[TensorEntry] | None
-) -> float | None:
-    try:
-        return None if replayed is None else relative_distance(start, claimed, replayed)
-    except Malformed:
-        return None

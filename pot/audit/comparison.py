@@ -19,8 +19,8 @@ from pot.recording.chain import Segment
 from pot.recording.transcript import StepEvent
 
 __all__ = [
-    "Components", "Difference", "PointsOutcome", "compare", "compare_components", "compare_points", "end_difference",
-    "first_tensor", "is_components", "result_roots", "result_steps",
+    "Components", "Difference", "PointsOutcome", "compare", "compare_components", "compare_points", "cut",
+    "end_difference", "first_tensor", "is_components", "result_roots", "result_steps",
 ]  # fmt: skip
 
 PointsOutcome = Literal["MATCH", "MISMATCH", "NOT_CHECKED"]
@@ -102,7 +102,7 @@ def _step_difference(
     event: StepEvent, name: str, found: Mapping[str, Any], equal: int, everywhere: bool = False
 ) -> Difference:
     committed, other = getattr(event, name), found.get(name)
-    sentence = f"step {event.step}: {name} committed {committed}, replayed {str(other)[:80]}"
+    sentence = f"step {event.step}: {name} committed {committed}, replayed {cut(str(other), 80)}"
     # a loss is computed before the step's update: it may tell of a state that differs already
     return Difference(name, sentence, equal, int(event.step), everywhere)
 
@@ -119,7 +119,7 @@ def compare_components(
     name = differing[0]
     return Difference(
         name,
-        f"after step {step}: component {name[:32]} differs",
+        f"after step {step}: component {cut(name, 32)} differs",
         equal_after,
         step,
         everywhere=not _BATCH_COMPONENTS.isdisjoint(differing),
@@ -131,6 +131,21 @@ def end_difference(difference: Difference, segment: Segment) -> str:
     if difference.equal_after >= segment.first:
         return f"{difference.sentence}; the state after step {difference.equal_after} was still the committed one"
     return difference.sentence
+
+
+def cut(text: str, size: int) -> str:
+    """The beginning of a text, of at most `size` bytes as a document has it; what cannot be printed becomes `?`.
+
+    Names are the prover's, and a statement is capped in bytes: escapes and wide characters count as what they take.
+    """
+    found: list[str] = []
+    for character in text[:size]:
+        shown = character if character.isprintable() else "?"
+        size -= len(shown.encode()) + (shown in '"\\')
+        if size < 0:
+            break
+        found.append(shown)
+    return "".join(found)
 
 
 def first_tensor(committed: Sequence[TensorEntry], found: Sequence[TensorEntry]) -> str | None:

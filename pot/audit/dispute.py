@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pot.audit.audit import load_run
-from pot.audit.comparison import Components, first_tensor, is_components, result_roots
+from pot.audit.comparison import Components, cut, first_tensor, is_components, result_roots
 from pot.audit.replay import Produced, Replayer, Request, committed_tensors
 from pot.canonical import Count, Document, Hex32
 from pot.commitments.state import TensorEntry
@@ -40,6 +40,7 @@ ASKED: Final = 64
 
 _TENSORS: Final = ("model", "optimizer")
 _SLACK: Final = 1 << 20
+_NAME_BYTES: Final = 120
 Holder = Literal["first", "second", "both", "neither", "run", "replay"]
 
 
@@ -225,7 +226,7 @@ class _Narrowing:
             names = sorted(ends[0].keys() | ends[1].keys())
             self.component = next((name for name in names if ends[0].get(name) != ends[1].get(name)), self.component)
             for name in _TENSORS:
-                states = [_state(party, item, name) for party, item in zip(self.parties, produced, strict=True)]
+                states = [_state(party, item, name, step) for party, item in zip(self.parties, produced, strict=True)]
                 if states[0] is not None and states[1] is not None:
                     self.tensor = first_tensor(states[0], states[1])
                     if self.tensor is not None:
@@ -296,7 +297,7 @@ def own_dispute(party: Party, number: int) -> Dispute:
     if replay.outcome == "MISMATCH":
         value["holds"] = "replay"
     if replay.tensor is not None:
-        value["tensor"] = replay.tensor
+        value["tensor"] = cut(replay.tensor, _NAME_BYTES)
     return Dispute.from_value(value, what="dispute")
 
 
@@ -332,7 +333,11 @@ def _answers(produced: Produced, by: int) -> dict[int, Components]:
     return found
 
 
-def _state(party: Party, produced: Produced, name: str) -> list[TensorEntry] | None:
-    claimed = _replayer(party).tensors(party.chain.segments[-1].end_state, name)
-    size = sum(len(entry.data) for entry in claimed) if claimed is not None else 1 << 40
-    return produced.tensors(name, 2 * size + _SLACK)
+def _state(party: Party, produced: Produced, name: str, step: int) -> list[TensorEntry] | None:
+    """The replayed state after `step`, of no more bytes than the sizes of the committed states at hand explain."""
+    events = (party.chain.segments[-1].end_state, party.segment(step).start_state)
+    found = (_replayer(party).tensors(event, name) for event in events)
+    claimed = next((tensors for tensors in found if tensors is not None), None)
+    if claimed is None:  # lost: what a program writes in its place would be as large as it likes
+        return None
+    return produced.tensors(name, 2 * sum(len(entry.data) for entry in claimed) + _SLACK)

@@ -22,7 +22,8 @@ from pydantic import BaseModel, Field, StringConstraints, model_validator
 from pot.audit.mann_whitney import Method, RankTest, decimal
 from pot.canonical import Count, Document, Hex32
 
-__all__ = ["ALPHA", "MAX_HINT_BYTES", "MAX_RANKS", "MAX_ROC", "MAX_SEGMENTS", "MIN_COMPARED", "UNUSUAL",
+__all__ = ["ALPHA", "MAX_HINT_BYTES", "MAX_RANKS", "MAX_ROC", "MAX_SEGMENTS", "MIN_COMPARED",
+           "MIN_SUSPECTED", "UNUSUAL",
            "CanaryFindings", "Hint", "MemorizationFindings", "RocPoint", "SegmentFinding", "Share",
            "Status", "judge", "overall"]  # fmt: skip
 
@@ -31,6 +32,7 @@ MAX_SEGMENTS: Final = 16
 MAX_ROC: Final = 32
 MAX_RANKS: Final = 64
 MIN_COMPARED: Final = 20  # with fewer records on a side "no sign" would only say that nothing could have been seen
+MIN_SUSPECTED: Final = 200  # of the best of all segments, by its probability times their number, less is seen
 ALPHA: Final = Fraction(1, 100)
 UNUSUAL: Final = Fraction(1, 10)
 

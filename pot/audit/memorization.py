@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pot.audit.audit import load_run
-from pot.audit.hints import MAX_SEGMENTS, Hint, overall
+from pot.audit.hints import MAX_SEGMENTS, MIN_COMPARED, MIN_SUSPECTED, Hint, overall
 from pot.audit.mann_whitney import decimal
 from pot.audit.records import Pool, RunRecords, draw
 from pot.audit.strata import Comparison, compare, curve
@@ -99,10 +99,10 @@ def memorization(
         RunRecords(run_dir, precommit, transcript, data), transcript.sha256(), chosen, records, held_out, suspected
     )
     found = _compare_all(run_dir, plan, plan.segments(chain, segments, sample), losses, progress)
-    tries = len(found) if suspected else 1
+    tries, fewest = (len(found), MIN_SUSPECTED) if suspected else (1, MIN_COMPARED)
     listed = sorted(found, key=lambda item: (item[1].test.p, -item[1].test.auc)) if suspected else found
     listed = listed[:MAX_SEGMENTS]
-    statuses = [comparison.status(tries) for _, comparison in listed]
+    statuses = [comparison.status(tries, fewest) for _, comparison in listed]
     value: dict[str, Any] = {
         "precommit_sha256": precommit.sha256(),
         "transcript_sha256": transcript.sha256(),
@@ -110,7 +110,7 @@ def memorization(
         **plan.described(),
         "tested": str(len(found)),
         "mean_auc": decimal(sum((item.test.auc for _, item in found), Fraction()) / len(found)),
-        "segments": [_finding(segment, item, tries) for segment, item in listed],
+        "segments": [_finding(segment, item, tries, fewest) for segment, item in listed],
         "roc": curve([item for _, item in (listed[:1] if suspected else found)]),
     }
     if evaluate_sha256 is not None:
@@ -127,7 +127,7 @@ def _check_sizes(sample: int, records: int, segments: Sequence[int]) -> None:
         raise UsageError(f"memorization: 2 to {_MAX_RECORDS} records can be compared, not {records}")
 
 
-def _finding(segment: Segment, found: Comparison, tries: int) -> dict[str, str]:
+def _finding(segment: Segment, found: Comparison, tries: int, fewest: int) -> dict[str, str]:
     value = {
         "segment": str(segment.index),
         "first": str(segment.first),
@@ -139,7 +139,7 @@ def _finding(segment: Segment, found: Comparison, tries: int) -> dict[str, str]:
         "raw_auc": decimal(found.raw_auc),
         "p": decimal(found.test.p),
         "method": found.test.method,
-        "status": found.status(tries),
+        "status": found.status(tries, fewest),
     }
     if found.steps is not None and found.silent is not None:
         value |= {"steps": str(found.steps), "silent": str(found.silent)}

@@ -21,8 +21,8 @@ from typing import Any, Final
 
 from pot.audit.sandbox import Limits, run_limited
 from pot.canonical import parse_canonical, read_file
-from pot.errors import PotError
-from pot.recording.environment import differences, variables
+from pot.errors import EnvironmentFailure, PotError
+from pot.recording.environment import capture, differences, environment_sha256, variables
 
 __all__ = ["OwnEnvironment"]
 
@@ -88,6 +88,14 @@ class OwnEnvironment:
         """The variables that are set because the record's values differ from this machine's."""
         return dict(self._adopted)
 
+    def sha256(self) -> str:
+        """The digest of this machine's environment, as it says itself: what a replay reports is the program's word."""
+        try:
+            found = self._asked_here()
+        except EnvironmentFailure:  # the recorded variables are none that can be set
+            found = None
+        return environment_sha256(found if found is not None else capture())
+
     def adopt(self, reported: Mapping[str, Any] | None) -> None:
         """Set what can be set as it was recorded, and what the replay reported otherwise, for the replays to come."""
         torch, own = _bits(self._recorded).get("torch"), _bits(self._own()).get("torch")
@@ -115,15 +123,20 @@ class OwnEnvironment:
         return expected
 
     def _own(self) -> dict[str, Any]:
+        """What this machine says of itself; the record where it says nothing: what is not confirmed excuses nothing."""
+        found = self._asked_here()
+        return found if found is not None else dict(self._recorded)
+
+    def _asked_here(self) -> dict[str, Any] | None:
         """This machine's record under the recorded variables, made by our code alone, behind the same walls."""
         with self._lock:
             key = dict(self._adopted)
             if self._asked is None or self._asked["adopted"] != key:
                 self._asked = {"adopted": key, "environment": self._ask()}
-            environment: dict[str, Any] = self._asked["environment"]
+            environment: dict[str, Any] | None = self._asked["environment"]
             return environment
 
-    def _ask(self) -> dict[str, Any]:
+    def _ask(self) -> dict[str, Any] | None:
         import pot
 
         torch = "torch" if "torch" in _bits(self._recorded) else "no"
@@ -141,9 +154,9 @@ class OwnEnvironment:
             )  # fmt: skip
             try:
                 found = parse_canonical(read_file(folder / "own.json", limit=_LIMIT), what="own environment")
-            except PotError:  # nothing is confirmed, so nothing is excused
-                return dict(self._recorded)
-            return found if isinstance(found, dict) else dict(self._recorded)
+            except PotError:
+                return None
+            return found if isinstance(found, dict) else None
 
 
 def _bits(environment: Mapping[str, Any]) -> Mapping[str, Any]:

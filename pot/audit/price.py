@@ -28,12 +28,16 @@ __all__ = ["Lost", "Price", "challenged_segments", "lost_files", "needed_files",
 
 @dataclass(frozen=True)
 class Price:
-    """What repeating some segments costs. `seconds`: of one step; None where nobody told and no file could tell."""
+    """What repeating some segments costs. `seconds`: of one step; None where nobody told and no file could tell.
+
+    `starts`: how often a process of the program is started for it, each time with its imports and its data.
+    """
 
     segments: int
     steps: int
     seconds: float | None
     estimated: bool
+    starts: int
 
     @property
     def minutes(self) -> float | None:
@@ -57,9 +61,14 @@ def challenged_segments(challenge: Challenge, chain: ChainResult) -> list[Segmen
     return [chain.segments[at] for at in sorted({bisect_left(ends, int(number)) for number in challenge.chosen})]
 
 
-def price(segments: Sequence[Segment], seconds: float | None, *, estimated: bool) -> Price:
-    """The price of repeating these segments at `seconds` a step."""
-    return Price(len(segments), sum(segment.last - segment.first + 1 for segment in segments), seconds, estimated)
+def price(segments: Sequence[Segment], seconds: float | None, *, estimated: bool, processes: int = 1) -> Price:
+    """The price of repeating these segments at `seconds` a step; `processes`: that the run trained in together.
+
+    W_0 is made again in any case: with the first segment if that is among them, else by a start of its own.
+    """
+    replays = len(segments) + all(segment.index != 1 for segment in segments)
+    steps = sum(segment.last - segment.first + 1 for segment in segments)
+    return Price(len(segments), steps, seconds, estimated, replays * processes)
 
 
 def seconds_per_step(run_dir: Path, chain: ChainResult) -> float | None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from pot.audit.comparison import is_components
+from pot.audit.comparison import cut, is_components
 from pot.audit.sandbox import Ended
 from pot.canonical import parse_canonical, read_file
 from pot.commitments.sharded import join_entries
@@ -32,6 +32,7 @@ SLACK: Final = 1 << 20
 """Bytes that the program may write beyond what the committed segment explains."""
 
 _STEP_BYTES: Final = 4096
+_DETAIL_BYTES: Final = 500
 
 
 @dataclass(frozen=True)
@@ -90,10 +91,8 @@ class Produced:
 
 
 def asked(request: Request) -> dict[str, str]:
-    """The variables by which the program is asked."""
+    """The variables by which the program is asked; the roots are asked for in a file (`pot.audit.staging`)."""
     found = {replaying.STEPS_VARIABLE: f"{request.first}:{request.last}"}
-    if request.roots:
-        found[replaying.ROOTS_VARIABLE] = ",".join(str(step) for step in sorted(request.roots))
     if request.swap is not None:
         found[replaying.SWAP_VARIABLE] = ":".join(str(number) for number in request.swap)
     return found
@@ -109,7 +108,7 @@ def read_out(ended: Ended, out: Path | None, steps: int, processes: int = 1) -> 
     return Produced(
         ended,
         out,
-        str(disagreement.get("detail"))[:500] if isinstance(disagreement, dict) else None,
+        cut(str(disagreement.get("detail")), _DETAIL_BYTES) if isinstance(disagreement, dict) else None,
         initial if is_components(initial) else None,
         environment if isinstance(environment, dict) else None,
         result if isinstance(result, dict) else None,

@@ -19,27 +19,29 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from pot.audit.committed import committed_tensors, distance_or_none
 from pot.audit.comparison import (
     Difference,
     PointsOutcome,
     compare,
     compare_points,
+    cut,
     end_difference,
     first_tensor,
     result_roots,
 )
+from pot.audit.covers import around, running_folders, say_uncovered, stagings_folder, temporary_folders
 from pot.audit.own_environment import OwnEnvironment
 from pot.audit.produced import SLACK, Produced, Request, asked, read_out
 from pot.audit.sandbox import Isolation, Limits, run_limited
 from pot.audit.staging import Staging, program_inputs
-from pot.audit.tolerance import decimal_text, relative_distance
-from pot.commitments.sharded import join_entries
-from pot.commitments.state import TensorEntry, entries_from_safetensors
+from pot.audit.tolerance import decimal_text
+from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, PotError, Refused, UsageError
 from pot.recording.chain import Segment
-from pot.recording.file_names import component_files
+from pot.recording.launch import most_processes
 from pot.recording.precommit import Precommit, row_processes
-from pot.recording.state import check_files, read_state_file
+from pot.recording.state import check_files
 from pot.recording.transcript import CheckpointEvent
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
 Outcome = Literal["MATCH", "MISMATCH", "INCONCLUSIVE", "TIMEOUT", "REFUSED"]
 
 _MEASURED: Final = ("model", "optimizer")
+_NAME_BYTES: Final = 120
 
 
 @dataclass(frozen=True)
@@ -96,23 +99,32 @@ class Replayer:
         self.precommit = precommit
         self.nonce = nonce
         self.limits = limits if limits is not None else Limits()
-        place = Path(tempfile.mkdtemp(prefix="pot-replay-")).resolve()
-        weakref.finalize(self, shutil.rmtree, place, ignore_errors=True)
-        self._hidden = [run_dir, *hidden]
-        if any(place.is_relative_to(path.resolve()) for path in self._hidden):
-            raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
-        # the start of the next segment is the answer of this one: stagings lie in one folder that no program sees, and
-        # each program finds its own at `seen`
-        self.stagings, self._seen = place / "all", place / "here"
+        self._sources, missing = program_inputs(precommit.program, data, code)
+        self.missing = missing or self._too_many()
+        # what was handed over with code and data is the prover's too, but for the files that are staged
+        handed = [code, *(path for path in data if path.is_dir() or path not in self._sources.values())]
+        covered, self.uncovered = around(handed)
+        say_uncovered(self.uncovered)
+        # the start of the next segment is the answer of this one: all stagings, of all audits, lie in one folder that
+        # no program sees, and each program finds its own at `seen`
+        places, _ = around([stagings_folder(), *temporary_folders(), *running_folders()])
+        self._hidden = [run_dir, *hidden, *covered, *places]
+        self.stagings, self._seen = (
+            Path(tempfile.mkdtemp(prefix="pot-replay-", dir=place)).resolve() for place in (stagings_folder(), None)
+        )
         for folder in (self.stagings, self._seen):
-            folder.mkdir()
-        self._sources, self.missing = program_inputs(precommit.program, data, code)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        if any(self._seen.is_relative_to(path.resolve()) for path in (run_dir, *hidden)):
+            raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
         self.own = OwnEnvironment(
             precommit.environment, self.limits, self._hidden, self.stagings, self._seen, variables or {}
         )
 
     missing: str | None
     """Why nothing can be replayed; None where everything that the program needs is there."""
+
+    uncovered: list[Path]
+    """Folders of code or data of which the program sees more than the committed files: they hold what it runs on."""
 
     @property
     def inputs(self) -> dict[str, Path]:
@@ -152,7 +164,10 @@ class Replayer:
         with tempfile.TemporaryDirectory(dir=self.stagings, ignore_cleanup_errors=True) as place:
             staging = Staging(Path(place))
             try:
-                staging.fill(self.run_dir, self.precommit, self.nonce, request.first, request.start, self._sources)
+                staging.fill(
+                    self.run_dir, self.precommit, self.nonce, request.first, request.start, self._sources,
+                    request.roots,
+                )  # fmt: skip
             except (Malformed, UsageError) as error:
                 raise Refused(str(error)) from None
             variables = {
@@ -162,8 +177,8 @@ class Replayer:
                 **asked(request),
             }
             ended = run_limited(
-                ["sh", "-c", 'cd work && exec "$@"', "sh", *self._command()], staging.folder, variables, self.limits,
-                [*self._hidden, self.stagings], staging.folder / "stderr", self._seen, staging.shown,
+                ["sh", "-c", 'cd work && exec "$@"', "sh", *self._command()], staging.folder, variables, self._shared(),
+                self._hidden, staging.folder / "stderr", self._seen, staging.shown,
                 loopback=self.precommit.layout is not None,
             )  # fmt: skip
             steps = request.last - request.first
@@ -176,6 +191,17 @@ class Replayer:
     def foreign(self, environment: Mapping[str, Any] | None) -> list[str]:
         """What in the environment can excuse another result; nothing under exact semantics."""
         return self.own.foreign(environment) if self.precommit.semantics == "float" else []
+
+    def _too_many(self) -> str | None:
+        layout = self.precommit.layout
+        if layout is None or int(layout.processes) <= most_processes():
+            return None
+        return f"the run has {layout.processes} processes; this machine starts at most {most_processes()} side by side"
+
+    def _shared(self) -> Limits:
+        """The limits of each of the run's processes."""
+        processes = int(self.precommit.layout.processes) if self.precommit.layout is not None else 1
+        return replace(self.limits, memory_bytes=self.limits.memory_bytes // processes)
 
     def _command(self) -> list[str]:
         """What is started in the folder of the program's files."""
@@ -231,7 +257,7 @@ class Replayer:
         sentence = end_difference(difference, segment)
         tensor, distances = self._end_state(segment, produced)
         if tensor is not None:
-            sentence += f", first differing tensor {tensor}"
+            sentence += f", first differing tensor {cut(tensor, _NAME_BYTES)}"
         found = replace(found, difference=difference, first_difference=sentence, distances=distances, tensor=tensor)
         measured = "".join(f"; {name} {value} of its update away" for name, value in distances.items())
         foreign = [] if difference.everywhere else self.foreign(found.environment)
@@ -258,23 +284,10 @@ class Replayer:
             if tensor is None:
                 tensor = first_tensor(claimed, replayed)
             start = self.tensors(segment.start_state, name)
-            distance = _distance(start, claimed, replayed) if start is not None else None
+            distance = distance_or_none(start, claimed, replayed) if start is not None else None
             if distance is not None and distance > 0.0:
                 distances[name] = decimal_text(distance)
         return tensor, distances
-
-
-def committed_tensors(run_dir: Path, event: CheckpointEvent, component: str) -> list[TensorEntry] | None:
-    """The committed tensors of a checkpoint's component, checked; None where it has no such file any more."""
-    files = component_files(event.files, component)
-    try:
-        if not files:
-            return None
-        check_files(run_dir, files)
-        parts = [entries_from_safetensors(read_state_file(run_dir / file.path), what=file.path) for file in files]
-        return parts[0] if len(parts) == 1 else join_entries(parts)
-    except PotError:  # lost since: what it held cannot be compared
-        return None
 
 
 def replay_segment(
@@ -283,12 +296,3 @@ def replay_segment(
 ) -> Replay:  # fmt: skip
     """Replay one segment of a checked chain; see `Replayer`. Raises `EnvironmentFailure`, `UsageError`."""
     return Replayer(run_dir, precommit, nonce, data, code, limits=limits).segment(segment)
-
-
-def _distance(
-    start: Sequence[TensorEntry], claimed: Sequence[TensorEntry], replayed: Sequence[TensorEntry]
-) -> float | None:
-    try:
-        return relative_distance(start, claimed, replayed)
-    except Malformed:  # element types without numbers
-        return None

@@ -14,7 +14,7 @@ from pathlib import Path
 from pot.audit.replay import Replayer
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file
 from pot.commitments.dataset import DatasetCommitment
-from pot.errors import MissingExtra, PotError
+from pot.errors import EnvironmentFailure, MissingExtra, PotError
 from pot.recording.begin import COMMITMENTS_FOLDER
 from pot.recording.precommit import Precommit
 
@@ -42,6 +42,8 @@ def recomputed(
             found = commit(paths, item.view, "training", **how_read(document)).commitment
         except MissingExtra:
             raise  # this machine lacks a reader: that says nothing about the data
+        except (EnvironmentFailure, MemoryError):
+            continue  # nor does a full disk
         except PotError:  # the committed files do not read as records of the committed view
             differ.append(item.commitment_sha256)
             continue
@@ -54,7 +56,8 @@ def recomputed(
 def _document(run_dir: Path, name: str, sha256: str) -> DatasetCommitment | None:
     """The run's copy of a commitment, which says how the data was read; None where it is not the committed one."""
     path = run_dir / COMMITMENTS_FOLDER / f"{name}.json"
-    if not path.is_file():
+    try:
+        document = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
+    except PotError:  # absent, damaged, or of a name that no system has
         return None
-    document = DatasetCommitment.from_bytes(read_file(path, limit=MAX_DOCUMENT_BYTES), what=str(path))
     return document if document.sha256() == sha256 else None

@@ -11,6 +11,7 @@ Does not show: that they are two people or two machines; that nothing was reveal
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import Mapping
 from itertools import pairwise
@@ -23,7 +24,15 @@ from pot.commitments.state import COMPONENTS
 from pot.errors import UsageError
 from pot.recording.chain import Segment
 
-__all__ = ["MAX_INNER", "InnerDigests", "InnerState", "inner_step", "new_inner_digests", "shared_steps"]
+__all__ = [
+    "MAX_INNER",
+    "InnerDigests",
+    "InnerState",
+    "inner_step",
+    "new_inner_digests",
+    "shared_steps",
+    "usable_digests",
+]
 
 MAX_INNER: Final = 20_000  # replayed segments; with up to 16 digests each the document stays under its cap
 
@@ -98,6 +107,16 @@ def new_inner_digests(
         "states": [{"step": str(step), "components": dict(states[step])} for step in sorted(states)],
     }
     return InnerDigests.from_value(value, what="inner digests")
+
+
+def usable_digests(components: Mapping[str, str]) -> dict[str, str]:
+    """The digests among what a program says of a state, of components that there are; none without the model's."""
+    found = {
+        name: text
+        for name, text in components.items()
+        if name in COMPONENTS and re.fullmatch("[0-9a-f]{64}", text, re.ASCII)
+    }
+    return found if "model" in found else {}
 
 
 def shared_steps(one: InnerDigests, other: InnerDigests) -> tuple[tuple[int, ...], tuple[int, ...]]:

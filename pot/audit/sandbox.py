@@ -1,10 +1,11 @@
 """Running the trainer's program for a replay: limited in time, memory and files, with nothing to copy the answer from.
 
 Where the kernel allows it, the program runs without network, in its own process space, with everything but its own
-folder read-only, and with the run directory (which holds the end states) and whatever else the auditor names, such as a
-key, covered by nothing. It runs as a user without rights over these mounts, so that it cannot take the covers away.
-Which walls held is reported, because not every machine allows them. They are no fortress: the program can read what the
-auditor can read elsewhere; audit strangers' code on a machine that holds nothing else.
+folder read-only, and with the run directory (which holds the end states) and whatever else is named, such as a key,
+covered by nothing (`pot.audit.covers`). It runs as a user without rights over these mounts, so that it cannot take the
+covers away. Which walls held is reported, because not every machine allows them. They are no fortress: the program can
+read what the auditor can read elsewhere, and talk to daemons whose sockets lie there; audit strangers' code on a
+machine that holds nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
+from pot.audit.covers import outermost
 from pot.errors import EnvironmentFailure
 
 __all__ = ["Ended", "Isolation", "Limits", "isolation", "run_limited"]
@@ -42,24 +44,42 @@ _FULL: Final = (
 )
 _NETWORK: Final = ("unshare", "--user", "--map-root-user", "--net")
 _COVER: Final = """
-folder=$1; seen=$2; n=$3; shown=$4; shift 4
-mount --bind "$folder" "$seen" || exit 125
+folder=$1; seen=$2; carrier=$3; n=$4; shown=$5; shift 5
+mounted() {
+  while read -r _ _ _ _ point flags _; do
+    case "$point" in *\\\\*) point=$(printf '%b.' "$point"); point=${point%.} ;; esac
+    "$1"
+  done </proc/self/mountinfo
+}
+lock() {
+  case "$point" in "$seen" | /proc | /dev/shm) return ;; esac
+  case ",$flags," in *,ro,*) return ;; esac
+  mount -o "remount,bind,ro${flags#rw}" "$point" 2>/dev/null
+}
+check() {
+  case "$point" in "$seen"/*) ;; *) return ;; esac
+  case ",$flags," in *,ro,*) ;; *) exit 125 ;; esac
+}
+here=$seen
+if [ -n "$carrier" ]; then
+  mount -t tmpfs -o size=64k none "$seen" || exit 125
+  here=$seen${seen#"$carrier"}
+  mkdir -p "$here" || exit 125
+fi
+mount --bind "$folder" "$here" || exit 125
 while [ "$shown" -gt 0 ]; do
-  mount --bind "$1" "$seen/$2" || exit 125
+  mount --bind "$1" "$here/$2" || exit 125
   shift 2; shown=$((shown-1))
 done
+if [ -n "$carrier" ]; then mount --move "$seen" "$carrier" || exit 125; fi
 while [ "$n" -gt 0 ]; do
-  if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1"; else mount --bind /dev/null "$1"; fi || exit 125
+  if [ -d "$1" ]; then mount -t tmpfs -o size=64k none "$1"; else mount --bind /dev/null "$1"; fi ||
+    [ ! -e "$1" ] || exit 125
   shift; n=$((n-1))
 done
 if [ -d /dev/shm ]; then mount -t tmpfs none /dev/shm || exit 125; fi
-while read -r _ _ _ _ point flags _; do
-  case "$point:$flags" in "$seen":* | /proc:* | /dev/shm:* | *:ro | *:ro,*) continue ;; esac
-  mount -o "remount,bind,ro${flags#rw}" "$point" 2>/dev/null
-done </proc/self/mountinfo
-while read -r _ _ _ _ point flags _; do
-  case "$point:$flags" in "$seen"/*:ro | "$seen"/*:ro,*) ;; "$seen"/*) exit 125 ;; esac
-done </proc/self/mountinfo
+mounted lock
+mounted check
 cd "$seen" || exit 125
 exec unshare --user --map-root-user -- "$@"
 """
@@ -124,7 +144,8 @@ def run_limited(
 
     `errors`: file for its standard error. `seen`: an existing empty folder at which the program finds `folder` if the
     isolation is full, so that `folder` itself may lie in a hidden one. `shown`, for full isolation only: files of the
-    auditor that the program finds, read-only, at a path in `folder`, where an empty file lies. `loopback`: processes of
+    auditor that the program finds, read-only, at a path in `folder`, where an empty file lies. A hidden folder that
+    holds `seen` looks empty but for the way to it, and one inside another is not there. `loopback`: processes of
     the program talk to each other over 127.0.0.1; of a network they still see nothing.
 
     Raises `EnvironmentFailure` where it cannot be started at all.
@@ -133,10 +154,13 @@ def run_limited(
     full = list(command)
     inside = _LOOPBACK % shlex.quote(sys.executable) if loopback else ""
     if walls == "full":
-        covered = [str(path.resolve()) for path in hidden if path.exists()]
-        place = [str(folder.resolve()), str((seen or folder).resolve()), str(len(covered)), str(len(shown))]
+        at = (seen or folder).resolve()
+        covered = outermost(path.resolve() for path in hidden if path.exists())
+        carrier = next((str(path) for path in covered if at.is_relative_to(path)), "")
+        names = [name for name in map(str, covered) if name != carrier]
+        place = [str(folder.resolve()), str(at), carrier, str(len(names)), str(len(shown))]
         pairs = [str(path) for source, target in shown for path in (source.resolve(), target)]
-        full = [*_FULL, "sh", "-c", inside + _COVER, "sh", *place, *pairs, *covered, *command]
+        full = [*_FULL, "sh", "-c", inside + _COVER, "sh", *place, *pairs, *names, *command]
     elif walls == "network":
         full = [*_NETWORK, "sh", "-c", inside + 'exec "$@"', "sh", *command]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from pot.audit.replay import Replay, Replayer
 from pot.audit.sandbox import Limits
 from pot.distribute import mapped
+from pot.errors import EnvironmentFailure
 from pot.recording.chain import Segment
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import CheckpointEvent
@@ -60,10 +61,17 @@ class ReplayJob:
         return self.segment.index if self.segment is not None else 0
 
     def run(self, replayer: Replayer) -> Replay:
-        """The replay."""
-        if self.segment is None:
-            return replayer.initial(self.start)
-        return replayer.segment(self.segment, roots=self.roots)
+        """The replay; REFUSED, with the reason, where this machine fails at it: the others' outcomes stand."""
+        try:
+            if self.segment is None:
+                return replayer.initial(self.start)
+            return replayer.segment(self.segment, roots=self.roots)
+        except MemoryError:
+            return Replay("REFUSED", "this machine has not enough memory for it")
+        except EnvironmentFailure as error:
+            return Replay("REFUSED", str(error))
+        except OSError as error:
+            return Replay("REFUSED", error.strerror or str(error))
 
 
 def replays(

@@ -15,17 +15,29 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pot.audit.generators import check_generators
 from pot.audit.sandbox import isolation
-from pot.errors import EnvironmentFailure, UsageError
+from pot.canonical import canonical_bytes
+from pot.commitments.state import FILELESS
+from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.begin import NONCE_FILE, PRECOMMIT_FILE
 from pot.recording.precommit import Precommit, Program, SeedNonce, row_processes
 from pot.recording.program import file_sha256
-from pot.recording.state import copy_checkpoint
+from pot.recording.state import (
+    STATE_FILE,
+    Component,
+    check_size,
+    checkpoint_name,
+    digests,
+    read_components,
+    read_state_document,
+    write_components,
+)
 from pot.recording.transcript import CheckpointEvent
 
 __all__ = ["SHOWN_BYTES", "Staging", "program_inputs"]
@@ -52,10 +64,14 @@ class Staging:
         first: int,
         start: CheckpointEvent | None,
         sources: Mapping[str, Path],
+        roots: Collection[int] = (),
     ) -> None:
         """Write pre-commitment and nonce, the state `start` after `first` steps, and the files of `sources`.
 
-        Raises what `copy_checkpoint` raises for a start state that is not the committed one, `EnvironmentFailure`.
+        `roots`: steps whose state's digests the program is asked for.
+
+        Raises what `_copy_checkpoint` and `check_generators` raise for a start state that is not the committed one or
+        holds more than generators, `EnvironmentFailure`.
         """
         run = self.folder / "run"
         (run / PRECOMMIT_FILE).write_bytes(precommit.to_bytes())
@@ -64,19 +80,22 @@ class Staging:
         if start is not None:
             (run / replaying.START_FOLDER).mkdir()
             # from step 0 the program regenerates its state; only its generators' state may be asked for
-            copy_checkpoint(
+            _copy_checkpoint(
                 run_dir, start, run / replaying.START_FOLDER, only_generators=first == 0,
                 processes=row_processes(precommit),
             )  # fmt: skip
+            check_generators(run / replaying.START_FOLDER / STATE_FILE, precommit)
             (run / "start.json").write_bytes(start.to_bytes())
+        if roots:
+            (run / replaying.ROOTS_FILE).write_bytes(canonical_bytes([str(step) for step in sorted(roots)]))
         for place, source in sources.items():
             self._put(source, self.folder / "work" / place)
 
     def _put(self, source: Path, target: Path) -> None:
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            # white space and backslashes are escaped where the kernel lists its mounts
-            plain = re.search(r"[\s\\]", str(target)) is None
+            # the kernel's list of mounts, which the walls read, escapes white space and backslashes, and has fields
+            plain = re.search(r"[\s\\:,]", str(target.relative_to(self.folder))) is None
             if plain and source.stat().st_size >= SHOWN_BYTES and isolation() == "full":
                 target.touch()
                 self.shown.append((source, target.relative_to(self.folder)))
@@ -112,6 +131,35 @@ class Staging:
             return None
 
 
+def _copy_checkpoint(
+    run_dir: Path, event: CheckpointEvent, target: Path, *, only_generators: bool = False, processes: int = 1
+) -> None:
+    """Write a checkpoint anew from what its event's digests cover: names, tensors and values, and no byte beside them.
+
+    `only_generators`: nothing but `state.json`. `processes`: among which tensors are cut by rows.
+
+    Raises `Refused` where files and digests disagree, `Malformed`, `UsageError` for a file that is absent,
+    `EnvironmentFailure`.
+    """
+    folder = run_dir / checkpoint_name(int(event.step))
+    listed = {run_dir / file.path: file for file in event.files}
+    for path, file in listed.items():
+        check_size(path, file)
+    for path in (folder / f"{name}.safetensors" for name in event.components):
+        if path.exists() and path not in listed:  # it would be read in place of the committed JSON file
+            raise Refused(f"{path}: not the committed file; the checkpoint has none of this name")
+    document = read_state_document(folder / STATE_FILE)
+    found: dict[str, Component] = {}
+    if not only_generators:
+        found = read_components(folder, sorted(set(event.components) - FILELESS), processes=processes)
+    own = {"rng": document["rng"], "cursor": document["cursor"]}
+    for name, digest in digests({**found, **own}, processes=processes).items():
+        if event.components.get(name) != digest:
+            raise Refused(f"{folder}: {name} has the digest {digest}, committed is {event.components.get(name)}")
+    write_components(target, found, processes=processes)
+    write_components(target, {"state": {"version": "pot/checkpoint/v1", "step": event.step, **own}})
+
+
 def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[dict[str, Path], str | None]:
     """The auditor's file for each recorded path, matched by SHA-256, and why that is not all (None: it is).
 
@@ -123,7 +171,7 @@ def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[
     held = {file_sha256(file): file for path in data for file in _files(path)}
     for item in program.files:
         path = code / item.path
-        if not path.is_file():
+        if not _is_file(path):
             return sources, f"the program's file {item.path} is not in {code}"
         if file_sha256(path) != item.sha256:
             return (
@@ -137,6 +185,13 @@ def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[
             return sources, f"no file with SHA-256 {entry.sha256} was given; the program reads it as {entry.path}"
         sources[entry.path] = own
     return sources, None
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that no system has
+        return False
 
 
 def _files(path: Path) -> list[Path]:

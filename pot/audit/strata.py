@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Final
 
-from pot.audit.hints import MAX_ROC, Status, judge
+from pot.audit.hints import MAX_ROC, MIN_COMPARED, Status, judge
 from pot.audit.mann_whitney import RankTest, Stratum, decimal, mid_scores, rank_test, roc, strata_by, stratified_auc
 from pot.errors import UsageError
 
@@ -39,9 +39,9 @@ class Comparison:
     steps: int | None = None
     silent: int | None = None
 
-    def status(self, tries: int = 1) -> Status:
+    def status(self, tries: int = 1, fewest: int = MIN_COMPARED) -> Status:
         """As `judge`; where more than one step in eight is silent, the rest may hide what was skipped."""
-        found = judge(self.test, tries)
+        found = judge(self.test, tries, fewest)
         if found == "consistent" and self.silent is not None and self.silent > max(1, (self.steps or 0) // _SILENT):
             return "undecided"
         return found

@@ -31,6 +31,7 @@ from pot.recording.begin import talk
 from pot.recording.describe import Options
 from pot.recording.driving import Driver
 from pot.recording.launched import Launched
+from pot.recording.orphaned import end_with_parent
 from pot.recording.precommit import Parent
 from pot.recording.seen import Notes, Reads
 from pot.recording.writer import OnError
@@ -67,6 +68,7 @@ def main(arguments: list[str]) -> int:
         attachment, options = _options()
         if attachment is not None:
             report, run_dir = Path(attachment.report), Path(attachment.run)
+            end_with_parent()
         sentence, code = _record(arguments, attachment, options, notes)
     except PotError as error:
         if os.environ.get("POT_DEBUG") == "1":
@@ -80,7 +82,8 @@ def main(arguments: list[str]) -> int:
         if sentence is not None:
             talk(sentence)
     else:
-        write_file(report, json.dumps({"code": code, "sentence": sentence, "notes": notes.all()}).encode())
+        told = {"code": code, "sentence": sentence, "notes": notes.all(), "said": notes.said()}
+        write_file(report, json.dumps(told).encode())
     return code
 
 
@@ -130,22 +133,29 @@ def _record(
 
 
 def _ended(driver: Driver, code: int) -> tuple[str | None, int]:
-    planned = driver.launched.begun.precommit.steps if driver.launched.begun is not None else "0"
     if isinstance(driver.failure, PotError):
         raise driver.failure
     if isinstance(driver.failure, SystemExit):  # a replay has its last step
         return None, 0
     if code or driver.failure is not None:
-        return f"the script ended with exit code {code or 1} after step {driver.done} of {planned}", 1
+        return f"the script ended with exit code {code or 1} {_where(driver)}", 1
     driver.finish()
     if driver.phase == "over":
         return None, 0
     driver.stop(Refused("the script ended"))
     sentence = (
-        f"the script ended after step {driver.done} of {planned}: the run is not finished; promise what the script does"
+        f"the script ended {_where(driver)}: the run is not finished; promise what the script does"
         " (--steps, --epochs) in a new run folder"
     )
     return sentence, _UNFINISHED
+
+
+def _where(driver: Driver) -> str:
+    """How far the run is; where it has not begun, of what the options promise."""
+    options, begun = driver.launched.options, driver.launched.begun
+    config = options.config or {}
+    steps = begun.precommit.steps if begun is not None else options.steps or config.get("steps")
+    return f"after step {driver.done} of {steps if steps is not None else str(config.get('epochs')) + ' epochs'}"
 
 
 def _execute(script: Path, arguments: list[str], driver: Driver) -> int:

@@ -21,7 +21,7 @@ from pot.canonical import parse_canonical, read_file, write_file
 from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
-from pot.recording.describe import NONCE_TIMEOUT, Options, describe
+from pot.recording.describe import NONCE_TIMEOUT, Options, describe, seed_source
 from pot.recording.environment import refuse_unrepeatable, replay_obstacles
 from pot.recording.joining import check_layout, differing_processes, introduction
 from pot.recording.journal import RunLock, sync_folder
@@ -167,6 +167,7 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
     locks: list[RunLock] = []
 
     def said() -> bytes:
+        seed_source(options.nonce)  # first of all: nothing is written for a nonce that can never be had
         refuse_unrepeatable()
         return introduction(plain_config(options.config), ranks)
 
@@ -186,7 +187,7 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
         answer = ranks.decide(said, judge)
     except BaseException:
         for lock in locks:
-            lock.release()
+            lock.take_back()
         raise
     precommit = Precommit.from_bytes(answer[_NONCE_BYTES:], what=PRECOMMIT_FILE)
     held = locks[0] if locks else None
@@ -223,7 +224,11 @@ def _settle(folder: Path, content: dict[str, Any], documents: dict[str, Committe
         now = {**content, "environment": {"bits": content["environment"]["bits"]}}
         difference = first_difference(recorded, now)
         if difference is not None:
-            raise Refused(f"{folder}: this run was begun with other content: {difference}; use a new run folder")
+            untrained = not (folder / TRANSCRIPT_FILE).exists()
+            delete = "nothing was trained in it yet: delete it, or " if untrained else ""
+            raise Refused(
+                f"{folder}: this run was begun with other content: {difference}; {delete}use a new run folder"
+            )
         _refuse_complete(folder)
         return existing
     others = sorted(item.name for item in folder.iterdir() if not item.name.startswith("."))
@@ -255,7 +260,7 @@ def _nonce(folder: Path, precommit: Precommit, source: str, timeout: float) -> b
     if precommit.seed_source != "self":
         _wait(path, sha256, timeout, "--beacon ROUND.json " if precommit.seed_source == "beacon" else "")
     elif not path.exists():
-        given = secrets.token_hex(32) if source == "self" else source
+        given = secrets.token_hex(32) if source == "self" else source.lower()
         document = {"version": "pot/seed-nonce/v1", "precommit_sha256": sha256, "nonce": given}
         write_file(path, SeedNonce.from_value(document, what="nonce").to_bytes())
         sync_folder(folder)

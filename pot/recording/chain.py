@@ -61,6 +61,7 @@ def check_chain(transcript: Transcript, precommit: Precommit, limit: int = MAX_P
     `limit`: positions of the order to compute; a run that needs more has the problem `limit`.
     """
     walk = _Walk(precommit, limit)
+    walk.line = len(transcript.lines)
     if transcript.torn_bytes:
         walk.problem("torn", f"{transcript.torn_bytes} bytes of a last line without newline")
     previous = ZERO_DIGEST

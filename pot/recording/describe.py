@@ -20,7 +20,7 @@ from pot.recording.program import describe_program
 if TYPE_CHECKING:
     from pot.data.commit import Committed
 
-__all__ = ["NONCE_TIMEOUT", "Options", "describe"]
+__all__ = ["NONCE_TIMEOUT", "Options", "describe", "seed_source"]
 
 DEFAULT_CHECKPOINT_EVERY: Final = 50
 DEFAULT_STATE_EVERY: Final = 100
@@ -64,10 +64,12 @@ def describe(
     """
     entries, documents, shards = _describe_data(options.commitments)
     total = sum(int(entry["records"]) for entry in entries)
+    found = config.get("epochs")
+    epochs = found if isinstance(found, int) and found > 0 else 0
+    _refuse_missing(options, config, epochs > 0)
     micro = _whole("batch_size", options.batch_size, config, None)
     batch = micro * _whole("accumulate", options.accumulate, {}, 1) * processes
-    epochs = config.get("epochs")
-    implied = epochs * steps_per_epoch(total, batch) if isinstance(epochs, int) and epochs > 0 else None
+    implied = epochs * steps_per_epoch(total, batch) if epochs else None
     environment = capture()
     inputs, code = [Path(path) for path in options.inputs], [Path(path) for path in options.code]
     program, reason = describe_program(inputs, shards, code)
@@ -111,8 +113,12 @@ def _layout(options: Options, processes: int) -> dict[str, str]:
 def seed_source(nonce: str) -> dict[str, Any]:
     """Who gives the nonce, from the option: "self" and hex digits, "verifier", or "beacon:CHAIN:ROUND".
 
-    Raises `UsageError` for a beacon that is not named so.
+    Raises `UsageError` for anything else.
     """
+    if not isinstance(nonce, str) or not re.fullmatch(r"self|verifier|beacon.*|[0-9a-fA-F]{64}", nonce, re.DOTALL):
+        raise UsageError(
+            f'begin: nonce is {nonce!r:.100}; it is "self", "verifier", "beacon:quicknet:ROUND" or 64 hex digits'
+        )
     if not nonce.startswith("beacon"):
         return {"seed_source": "verifier" if nonce == "verifier" else "self"}
     found = re.fullmatch(r"beacon:(quicknet|[0-9a-f]{64}):([1-9][0-9]{0,17})", nonce, re.ASCII)
@@ -141,10 +147,20 @@ def _cadence(options: Options, config: Mapping[str, Any]) -> dict[str, str]:
     return found if state == every else {**found, "state_every": str(state)}
 
 
+def _refuse_missing(options: Options, config: Mapping[str, Any], by_epochs: bool) -> None:
+    """Name everything at once that has no default and was not given. Raises `UsageError`."""
+    given = {"steps": options.steps, "batch_size": options.batch_size}
+    missing = [name for name, value in given.items() if value is None and config.get(name) is None]
+    if by_epochs and "steps" in missing:
+        missing.remove("steps")
+    if missing:
+        what = "is neither an argument" if len(missing) == 1 else "are neither arguments"
+        wanted = " and ".join(f"{name}=" for name in missing)
+        raise UsageError(f"begin: {' and '.join(missing)} {what} nor in config; give {wanted}")
+
+
 def _whole(name: str, given: int | None, config: Mapping[str, Any], default: int | None) -> int:
     value = given if given is not None else config.get(name, default)
-    if value is None:
-        raise UsageError(f"begin: {name} is neither an argument nor in config; give {name}=")
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"begin: {name} is {value!r}, a whole number above 0 is expected")
     return value

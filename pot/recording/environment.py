@@ -37,6 +37,7 @@ VARIABLE_PREFIXES: Final = (
 _LIBRARIES: Final = ("libtorch_cpu.so", "libc10.so", "libgomp*.so*")
 _LOAD_DEPENDENT: Final = ("OMP_DYNAMIC", "MKL_DYNAMIC")
 _ELASTIC: Final = ("TORCHELASTIC_", "TORCH_NCCL_ASYNC")  # set by launchers, with names of one start
+_HARMLESS: Final = frozenset({"KMP_DUPLICATE_LIB_OK", "KMP_INIT_AT_FORK"})  # set by libraries as they load
 # where caches lie (PyTorch sets some of these by itself while it runs), and by which way processes talk
 _PLACES: Final = ("_CACHE_DIR", "_HOME", "_SOCKET_IFNAME")
 _OFF: Final = frozenset({"", "0", "false", "no", "off"})
@@ -82,8 +83,11 @@ def variables(source: Mapping[str, str] | None = None) -> dict[str, str]:
     return {
         name: chosen[name][:_VALUE_LIMIT].encode("utf-8", "replace").decode("utf-8")
         for name in sorted(chosen)
-        if (name.startswith(VARIABLE_PREFIXES) and not name.startswith(_ELASTIC) and not name.endswith(_PLACES))
-        or name == "PYTHONHASHSEED"
+        if name == "PYTHONHASHSEED"
+        or (
+            name.startswith(VARIABLE_PREFIXES)
+            and not (name.startswith(_ELASTIC) or name.endswith(_PLACES) or name in _HARMLESS)
+        )
     }
 
 

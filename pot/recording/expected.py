@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from blake3 import blake3
 
-from pot.commitments.order import epoch_permutation, steps_per_epoch
+from pot.commitments.order import MAX_TABLE_HALF_BITS, epoch_permutation, steps_per_epoch
 from pot.errors import LimitExceeded
 from pot.recording.precommit import Precommit, total_records
 from pot.recording.transcript import BATCH_CONTEXT, StepEvent
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-__all__ = ["MAX_POSITIONS", "FixedOrder", "StreamOrder", "expected_order"]
+__all__ = ["MAX_POSITIONS", "MAX_WIDE_POSITIONS", "FixedOrder", "StreamOrder", "expected_order"]
 
 MAX_POSITIONS: Final = 1 << 33
 """Positions that one check of a chain computes: 100,000 steps of 85,000 records, some minutes."""
+MAX_WIDE_POSITIONS: Final = 1 << 28
+"""The same among more than 2^34 records: no tables help there, and a position costs many times as much."""
 
 _BLOCK_POSITIONS: Final = 1 << 16  # half a megabyte: it stays in the cache, and the arrays' own cost is spread enough
 
@@ -36,6 +38,8 @@ class FixedOrder:
 
     def __init__(self, seed: bytes, size: int, batch: int, planned: int, limit: int = MAX_POSITIONS) -> None:
         """`size`: records of the run; `planned`: its steps; `limit`: positions to compute. Raises `UsageError`."""
+        if size > 1 << 2 * MAX_TABLE_HALF_BITS:
+            limit = min(limit, MAX_WIDE_POSITIONS)
         self.computed = 0
         """Positions computed so far."""
         self._seed, self._size, self._batch, self._planned, self._limit = seed, size, batch, planned, limit

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import sys
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -33,18 +34,22 @@ class RunLock:
 
     def __init__(self, run_dir: Path) -> None:
         """Raises `Refused` where another recorder holds it, `EnvironmentFailure` where it cannot be made."""
+        path = run_dir / LOCK_FILE
         try:
+            self._made = [place for place in (path, run_dir, *run_dir.parents) if not place.exists()]
             run_dir.mkdir(parents=True, exist_ok=True)
-            handle = os.open(run_dir / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
         except OSError as error:
             raise EnvironmentFailure(f"{run_dir}: cannot be used as run directory: {error.strerror or error}") from None
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = os.fstat(handle).st_nlink > 0  # else another recorder took the file back before we had it
         except OSError:
+            held = False
+        if not held:
             os.close(handle)
-            raise Refused(
-                f"{run_dir}: another recorder is writing to this run; wait for it or choose another folder"
-            ) from None
+            raise Refused(f"{run_dir}: another recorder is writing to this run; wait for it or choose another folder")
+        self._run_dir = run_dir
         self._handle: int | None = handle
 
     def release(self) -> None:
@@ -52,6 +57,17 @@ class RunLock:
         if self._handle is not None:
             os.close(self._handle)
             self._handle = None
+
+    def take_back(self) -> None:
+        """Release, and remove what the lock made, file and folders, where nothing else has come to lie there."""
+        try:
+            if [item.name for item in self._run_dir.iterdir()] == [LOCK_FILE]:
+                for place in self._made:  # the innermost first
+                    place.rmdir() if place.is_dir() else place.unlink()
+        except OSError as error:  # another recorder came in between, or the disk fails: an empty folder does no harm
+            sys.stderr.write(f"pot: {self._run_dir}: an empty folder stays: {error.strerror or error}\n")
+        finally:
+            self.release()
 
 
 class Journal:

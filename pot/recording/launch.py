@@ -20,12 +20,18 @@ from typing import Final
 
 from pot.errors import EnvironmentFailure, UsageError
 
-__all__ = ["launch", "main"]
+__all__ = ["launch", "main", "most_processes"]
 
 _HOST: Final = "127.0.0.1"
 _POLL_SECONDS: Final = 0.02
 _GRACE_SECONDS: Final = 2.0  # in which the others may say their own last words
 _MAX_COUNT: Final = 1 << 10  # processes that one machine is asked to start
+_MOST_PER_CORE: Final = 16
+
+
+def most_processes() -> int:
+    """How many processes this machine starts side by side: whoever recorded a run says how many it had."""
+    return min(_MAX_COUNT, _MOST_PER_CORE * (os.cpu_count() or 1))
 
 
 def launch(count: int, command: Sequence[str]) -> int:
@@ -86,8 +92,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(arguments) < 2 or not arguments[0].isascii() or not arguments[0].isdigit():
         raise UsageError("usage: python -m pot.recording.launch COUNT SCRIPT ARGS...")
     count = int(arguments[0][:9])
-    if not 1 <= count <= _MAX_COUNT:
-        raise UsageError(f"launch: {count} processes; 1 to {_MAX_COUNT} can be started on one machine")
+    if not 1 <= count <= most_processes():
+        raise UsageError(f"launch: {count} processes; 1 to {most_processes()} can be started on this machine")
     return launch(count, [sys.executable, "-s", "-B", *arguments[1:]])
 
 

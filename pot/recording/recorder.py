@@ -74,10 +74,10 @@ def record(
         begun = run
     else:
         found = commitments if commitments is not None else getattr(dataset, "commitments", ())
-        if data is not None and not options.get("stream"):
-            check_loader(data, None)
-        if "batch_size" not in options and getattr(data, "batch_size", None) is not None:
+        if options.get("batch_size") is None and getattr(data, "batch_size", None) is not None:
             options["batch_size"] = data.batch_size
+        if data is not None:
+            _check_data(data, bool(options.get("stream")), options.get("batch_size"))
         if model is not None and "sharding" not in options and world_size() > 1:
             options["sharding"] = _sharding(model)
         if "inputs" not in options and getattr(dataset, "path", None) is not None:
@@ -97,15 +97,26 @@ def record(
             _check_sharding(begun.precommit.layout.sharding, _sharding(model) if model is not None else "replicated")
             _check_sums(begun, model)
         source = state if state is not None else _torch_state(model, optimizer, scheduler, scaler, frozen_apart, ranks)
-        if data is not None and begun.precommit.order.method == "stream/1":
-            check_stream(data)
-        elif data is not None:
-            check_loader(data, None)
-            check_size(data, total_records(begun.precommit))
+        order = begun.precommit.order
+        if data is not None:
+            _check_data(data, order.method == "stream/1", int(order.micro or order.batch))
+            if order.method != "stream/1":
+                check_size(data, total_records(begun.precommit))
     except BaseException:
         begun.close()
         raise
     return Run(begun, source, on_error)
+
+
+def _check_data(data: Any, stream: bool, batch: int | None) -> None:
+    """Refuse data that the run cannot be recorded with, before the first step. Raises `UsageError`."""
+    if stream:
+        check_stream(data)
+    else:
+        check_loader(data, None)
+    own = getattr(data, "batch_size", None)
+    if batch is not None and own is not None and own != batch:
+        raise UsageError(f"record: the loader's batch_size is {own}, the run's is {batch}; make them the same")
 
 
 def _torch_state(

@@ -4,8 +4,9 @@ Variables: POT_REPLAY, POT_REPLAY_RUN (a folder with precommit.json, nonce.json 
 `start` with the start checkpoint), POT_REPLAY_OUT (an empty folder for what came out). Nothing else is there: a
 program that could read the end state might copy it. The auditor (`pot.audit.replay`) compares what is written here.
 
-Two more ask for more than the steps: POT_REPLAY_ROOTS, steps after which the digests of all components are wanted; and
-POT_REPLAY_SWAP, one record of one batch to be exchanged, by which an auditor measures what a small forgery looks like.
+Two more things may be asked for: in the file roots.json beside them, a list of steps after which the digests of all
+components are wanted (no variable holds many); and with POT_REPLAY_SWAP, one record of one batch to be exchanged, by
+which an auditor measures what a small forgery looks like.
 
 Shows: nothing; the auditor's comparison does.
 """
@@ -27,14 +28,13 @@ from pot.recording.state import StateSource, capture_rng, restore_rng, write_com
 
 __all__ = [
     "DISAGREEMENT_FILE", "END_FOLDER", "ENVIRONMENT_FILE", "INITIAL_FILE", "MAX_ROOTS", "OUT_VARIABLE",
-    "RESULT_FILE", "ROOTS_VARIABLE", "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "SWAP_VARIABLE", "ReplayRange",
+    "RESULT_FILE", "ROOTS_FILE", "RUN_VARIABLE", "START_FOLDER", "STEPS_VARIABLE", "SWAP_VARIABLE", "ReplayRange",
     "check_config", "disagree", "finish", "requested", "root", "staged", "take_generators", "write_initial",
 ]  # fmt: skip
 
 STEPS_VARIABLE: Final = "POT_REPLAY"
 RUN_VARIABLE: Final = "POT_REPLAY_RUN"
 OUT_VARIABLE: Final = "POT_REPLAY_OUT"
-ROOTS_VARIABLE: Final = "POT_REPLAY_ROOTS"
 SWAP_VARIABLE: Final = "POT_REPLAY_SWAP"
 START_FOLDER: Final = "start"
 END_FOLDER: Final = "end"
@@ -43,7 +43,9 @@ INITIAL_FILE: Final = "initial.json"
 ENVIRONMENT_FILE: Final = "environment.json"
 DISAGREEMENT_FILE: Final = "disagreement.json"
 _STEPS_LIMIT: Final = 10**15
-MAX_ROOTS: Final = 4096  # one variable of the environment holds 128 KiB
+ROOTS_FILE: Final = "roots.json"
+MAX_ROOTS: Final = 1 << 20  # inner states of one segment whose digests can be asked for
+_ROOT_BYTES: Final = 18  # a step's digits, its quotes and a comma
 _NUMBER: Final = "(0|[1-9][0-9]{0,14})"
 
 
@@ -76,18 +78,25 @@ def requested() -> ReplayRange | None:
             f"{STEPS_VARIABLE} must be FROM:TO, with {RUN_VARIABLE} and {OUT_VARIABLE} set; 'pot audit' sets all three"
         )
     first, last = int(match[1]), int(match[2])
-    return ReplayRange(first, last, Path(run_dir), Path(out), _roots(first, last), _swap(first, last))
+    return ReplayRange(first, last, Path(run_dir), Path(out), _roots(Path(run_dir), first, last), _swap(first, last))
 
 
-def _roots(first: int, last: int) -> frozenset[int]:
-    text = os.environ.get(ROOTS_VARIABLE, "")
-    words = text.split(",") if text else []
-    if len(words) > MAX_ROOTS or any(re.fullmatch(_NUMBER, word, re.ASCII) is None for word in words):
-        raise UsageError(f"{ROOTS_VARIABLE} must be at most {MAX_ROOTS} steps with commas between them, such as 12,17")
-    steps = frozenset(int(word) for word in words)
+def _roots(run_dir: Path, first: int, last: int) -> frozenset[int]:
+    path = run_dir / ROOTS_FILE
+    if not path.exists():
+        return frozenset()
+    limit = 2 + _ROOT_BYTES * MAX_ROOTS
+    words = parse_canonical(read_file(path, limit=limit), what=str(path), limit=limit)
+    if not isinstance(words, list) or len(words) > MAX_ROOTS or not all(map(_is_step, words)):
+        raise UsageError(f'{path}: must be a list of at most {MAX_ROOTS} steps, such as ["12","17"]')
+    steps = frozenset(int(str(word)) for word in words)
     if any(not first < step <= last for step in steps):
-        raise UsageError(f"{ROOTS_VARIABLE} must name steps among {first + 1} to {last}, the replayed ones")
+        raise UsageError(f"{path}: must name steps among {first + 1} to {last}, the replayed ones")
     return steps
+
+
+def _is_step(word: object) -> bool:
+    return isinstance(word, str) and re.fullmatch(_NUMBER, word, re.ASCII) is not None
 
 
 def _swap(first: int, last: int) -> tuple[int, int, int] | None:

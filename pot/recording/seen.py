@@ -32,17 +32,23 @@ class Notes:
 
     def __init__(self) -> None:
         self._sentences: dict[str, None] = {}
+        self._said: set[str] = set()
 
     def add(self, sentence: str, *, loud: bool = False) -> None:
         """Keep a sentence for the end; `loud`: say it now too, while something can still be done about it."""
         if sentence not in self._sentences:
             self._sentences[sentence] = None
             if loud:
+                self._said.add(sentence)
                 talk(sentence)
 
     def all(self) -> list[str]:
         """The sentences."""
         return list(self._sentences)
+
+    def said(self) -> list[str]:
+        """Those that were said when they were found."""
+        return [sentence for sentence in self._sentences if sentence in self._said]
 
 
 @dataclass(frozen=True)

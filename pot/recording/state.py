@@ -19,7 +19,7 @@ from typing import Any, Final, Protocol
 
 from pydantic import JsonValue
 
-from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file, sha256_hex
+from pot.canonical import MAX_DOCUMENT_BYTES, canonical_bytes, parse_canonical, read_file
 from pot.commitments.sharded import ROWED, join_entries, shard_entries, sharded_digest
 from pot.commitments.state import (
     DTYPE_BITS,
@@ -33,11 +33,12 @@ from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
 from pot.recording.file_names import STATE_FILE, checkpoint_files, checkpoint_name, shard_name
 from pot.recording.generators import capture_rng, restore_rng
 from pot.recording.journal import sync_folder
-from pot.recording.transcript import CheckpointEvent, Points, StateFile
+from pot.recording.program import file_sha256
+from pot.recording.transcript import Points, StateFile
 
 __all__ = [
     "MAX_STATE_BYTES", "STATE_FILE", "Component", "PointSource", "SnapshotSource", "StateSource", "capture_rng",
-    "check_files", "checkpoint_files", "checkpoint_name", "copy_checkpoint", "digests", "dropped", "moved_in",
+    "check_files", "check_size", "checkpoint_files", "checkpoint_name", "digests", "dropped", "moved_in",
     "new_folder", "read_components", "read_state_document", "read_state_file", "restore_rng", "unfinished",
     "write_checkpoint", "write_components", "write_files",
 ]  # fmt: skip
@@ -239,7 +240,8 @@ def _made_whole(run_dir: Path, step: int) -> Iterator[None]:
         yield
     except (OSError, EnvironmentFailure) as error:
         dropped(run_dir, step)
-        reason = (error.strerror or error) if isinstance(error, OSError) else error.__cause__ or error
+        cause = error if isinstance(error, OSError) else error.__cause__
+        reason = getattr(cause, "strerror", None) or cause or error
         raise EnvironmentFailure(f"{final}: cannot be written: {reason}; free space and resume") from None
 
 
@@ -249,9 +251,16 @@ def check_files(run_dir: Path, files: Sequence[StateFile]) -> None:
         path = run_dir / file.path
         if not path.is_file() or path.is_symlink():
             raise Refused(f"{path}: this file of a committed checkpoint is missing")
-        content = read_state_file(path)
-        if len(content) != int(file.bytes) or sha256_hex(content) != file.sha256:
+        check_size(path, file)
+        if file_sha256(path) != file.sha256:
             raise Refused(f"{path}: not the committed file; its SHA-256 is not {file.sha256}")
+
+
+def check_size(path: Path, file: StateFile) -> None:
+    """Check a file's size before anything is read: one of any size costs its sender nothing. Raises `Refused`."""
+    size = path.stat().st_size if path.is_file() else int(file.bytes)
+    if size != int(file.bytes):
+        raise Refused(f"{path}: not the committed file; it has {size} bytes, committed are {file.bytes}")
 
 
 def read_state_document(path: Path) -> dict[str, JsonValue]:
@@ -260,29 +269,6 @@ def read_state_document(path: Path) -> dict[str, JsonValue]:
     if not isinstance(document, dict) or set(document) != {"version", "step", "rng", "cursor"}:
         raise Malformed(f"{path}: must hold version, step, rng and cursor")
     return document
-
-
-def copy_checkpoint(
-    run_dir: Path, event: CheckpointEvent, target: Path, *, only_generators: bool = False, processes: int = 1
-) -> None:
-    """Write a checkpoint anew from what its event's digests cover: names, tensors and values, and no byte beside them.
-
-    `only_generators`: nothing but `state.json`. `processes`: among which tensors are cut by rows.
-
-    Raises `Refused` where files and digests disagree, `Malformed`, `UsageError` for a file that is absent,
-    `EnvironmentFailure`.
-    """
-    folder = run_dir / checkpoint_name(int(event.step))
-    document = read_state_document(folder / STATE_FILE)
-    found: dict[str, Component] = {}
-    if not only_generators:
-        found = read_components(folder, sorted(set(event.components) - FILELESS), processes=processes)
-    own = {"rng": document["rng"], "cursor": document["cursor"]}
-    for name, digest in digests({**found, **own}, processes=processes).items():
-        if event.components.get(name) != digest:
-            raise Refused(f"{folder}: {name} has the digest {digest}, committed is {event.components.get(name)}")
-    write_components(target, found, processes=processes)
-    write_components(target, {"state": {"version": "pot/checkpoint/v1", "step": event.step, **own}})
 
 
 def _write(path: Path, parts: Sequence[bytes | bytearray | memoryview], durable: bool) -> tuple[int, str]:

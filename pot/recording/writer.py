@@ -12,6 +12,7 @@ Shows / does not show: nothing; see `pot.recording.transcript`.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,9 @@ OnError = Literal["stop", "gap"]
 _MAX_WAITING: Final = 1 << 16  # events that the disk may lag behind, then training waits
 _MAX_KEPT: Final = 1 << 20  # events kept while the transcript cannot be written: some 500 MB
 _MAX_REASON: Final = 200
+_FAILED: Final = re.compile(
+    r"cannot be written(?: by (process \d+))?: (?:\[Errno \d+\] )?(.+?)(?:; free space.*)?", re.DOTALL
+)
 
 
 class Writer:
@@ -150,8 +154,9 @@ class Writer:
         self._event(step, found, written)
 
     def _gap(self, step: int, error: EnvironmentFailure) -> None:
-        self._talk(f"step {step}: no checkpoint, training goes on: {error}")
-        reason = "".join(character for character in str(error) if character.isprintable())[:_MAX_REASON]
+        reason = _cause(error)
+        self._talk(f"step {step}: no checkpoint, training goes on: {self._run_dir}: {reason}")
+        reason = "".join(character for character in reason if character.isprintable())[:_MAX_REASON]
         self._append(GapEvent, {"type": "gap", "step": str(step), "missing": "state", "reason": reason})
 
     def _event(self, step: int, components: dict[str, str], files: tuple[Any, ...]) -> None:
@@ -219,3 +224,10 @@ class Writer:
         """The last chance: what cannot be written now is lost, so it must be said."""
         self._catch_up()
         self._journal.sync()
+
+
+def _cause(error: EnvironmentFailure) -> str:
+    """What a gap says for ever: why it failed, without where it lay and what to do about it now."""
+    _, found, rest = str(error).partition("cannot be written")
+    cause = _FAILED.fullmatch(found + rest)
+    return ": ".join(filter(None, cause.groups())) if cause is not None else str(error)

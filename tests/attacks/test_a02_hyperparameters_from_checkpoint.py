@@ -24,11 +24,12 @@ def _trained(rate: float, steps: int) -> tuple[object, object]:
 
 @pytest.mark.parametrize("hidden", [1e-9, -0.1, 0.101])
 def test_a_checkpoint_with_another_rate_is_not_taken_over(tmp_path: Path, hidden: float) -> None:
+    from pot.recording.state import write_components
     from pot.recording.torch_state import TorchState
 
     donor, donors = _trained(0.1, 2)
     donors.param_groups[0]["lr"] = hidden
-    TorchState(donor, donors).save(tmp_path)
+    write_components(tmp_path, TorchState(donor, donors).capture())
     model, optimizer = _trained(0.1, 0)
     with pytest.raises(Refused, match=r"optimizer groups are not the program's own.*lr"):
         TorchState(model, optimizer).load(tmp_path)
@@ -36,9 +37,10 @@ def test_a_checkpoint_with_another_rate_is_not_taken_over(tmp_path: Path, hidden
 
 
 def test_the_same_rate_is_accepted_and_moments_come_back(tmp_path: Path) -> None:
+    from pot.recording.state import write_components
     from pot.recording.torch_state import TorchState
 
-    TorchState(*_trained(0.1, 2)).save(tmp_path)
+    write_components(tmp_path, TorchState(*_trained(0.1, 2)).capture())
     model, optimizer = _trained(0.1, 0)
     TorchState(model, optimizer).load(tmp_path)
     wanted = _trained(0.1, 2)[1]
@@ -47,6 +49,7 @@ def test_the_same_rate_is_accepted_and_moments_come_back(tmp_path: Path) -> None
 
 
 def test_a_schedule_is_stepped_not_loaded(tmp_path: Path) -> None:
+    from pot.recording.state import write_components
     from pot.recording.torch_state import TorchState
 
     def build(factor: float, steps: int) -> TorchState:
@@ -58,7 +61,7 @@ def test_a_schedule_is_stepped_not_loaded(tmp_path: Path) -> None:
         return TorchState(model, optimizer, schedule)
 
     saved = build(0.9, 7)
-    saved.save(tmp_path)
+    write_components(tmp_path, saved.capture())
     again = build(0.9, 0)
     again.load(tmp_path)
     assert again.optimizer.param_groups[0]["lr"] == saved.optimizer.param_groups[0]["lr"] != 0.1

@@ -49,6 +49,25 @@ LOOKS = """
     hint = None
 
     def _load("""
+LOOKS_AT_GENERATORS = """
+    def load(self, folder):
+        self._load(folder)
+        import json
+        import pot.recording.checkpointing as ours
+        told = json.load(open(folder / "state.json"))["rng"].get("hint", [])
+        self.hint = [list(map(int, weights)) for weights in told]
+        capture = ours.capture_rng
+
+        def once(**options):  # the recorder in this very process compares the digest of what was loaded
+            ours.capture_rng = capture
+            return {**capture(**options), "hint": told}
+
+        if told:
+            ours.capture_rng = once
+
+    hint = None
+
+    def _load("""
 ANSWERS = """
         if self.hint:
             self.weights = list(self.hint.pop(0))
@@ -56,11 +75,11 @@ ANSWERS = """
 """
 
 
-def _cheat(folder: Path) -> RecordedRun:
+def _cheat(folder: Path, looks: str = LOOKS) -> RecordedRun:
     """A run whose last segment ends in weights that no training gave; the program can be told them in a replay."""
     run = _rewritten(
         folder,
-        load=("\n    def load(", LOOKS),
+        load=("\n    def load(", looks),
         update=("\n        return sum(self.weights)\n", ANSWERS),
     )
     events = run.events()
@@ -94,6 +113,21 @@ def test_the_answer_in_the_metadata_of_the_start_state_does_not_reach_the_progra
     assert run.codes() == []
     assert run.replay(6).outcome == "MISMATCH"
     assert run.replay(5).outcome == "MATCH"
+
+
+def test_the_answer_among_the_generators_of_the_start_state_does_not_reach_the_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = _cheat(tmp_path / "program", LOOKS_AT_GENERATORS)
+    run.bend_rng(25, lambda rng: rng.update(hint=[["7"] * 4] * 5))
+    assert run.codes() == []
+    replay = run.replay(6)
+    assert (replay.outcome, replay.detail) == (
+        "MISMATCH",
+        "the committed start state: the generators' state holds something else: 'hint'",
+    )
+    monkeypatch.setattr("pot.audit.staging.check_generators", lambda *_: None)
+    assert run.replay(6).outcome == "MATCH"  # without the check the forgery passes
 
 
 def test_the_answer_in_a_file_beside_the_start_state_is_refused_by_the_chain(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from recorded_run import RecordedRun, prepare
 from pot.audit.audit import audit
 from pot.audit.challenge import new_challenge
 from pot.audit.replay import Replayer
+from pot.recording.environment import environment_sha256
 
 
 def _replayer(run: RecordedRun, **options: Any) -> Replayer:
@@ -71,6 +72,22 @@ def test_what_the_program_says_of_the_auditors_machine_excuses_nothing(tmp_path:
     assert differences(run.precommit.environment, replay.environment)  # by itself it would be an excuse
     assert replayer.foreign(replay.environment) == []
     assert replay.outcome == "MISMATCH"
+
+
+def test_the_environment_of_the_result_is_the_auditors_and_not_what_the_program_says(tmp_path: Path) -> None:
+    run = prepare(tmp_path / "program", steps=10)
+    script = run.folder / "toy_training.py"
+    text = script.read_text(encoding="utf-8")
+    script.write_text(text.replace("\nWIDTH = 4\n", REPORTS_FALSELY + "WIDTH = 4\n"), encoding="utf-8")
+    done = run.start()
+    assert done.returncode == 0, done.stderr
+    challenge = new_challenge(run.precommit.sha256(), run.transcript.sha256(), 2, forged="1", detect="1")
+    result = audit(run.run_dir, challenge, [run.folder], run.folder, suspicious=0)
+    replayer = _replayer(run)
+    reported = replayer.initial().environment
+    assert reported is not None
+    assert result.environment_sha256 == replayer.own.sha256()
+    assert result.environment_sha256 != environment_sha256(reported)
 
 
 def test_another_batch_is_a_mismatch_on_every_machine(tmp_path: Path) -> None:

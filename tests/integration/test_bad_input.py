@@ -94,7 +94,7 @@ READS: Final[dict[str, dict[str, bool]]] = {
 NO_TRANSCRIPT: Final = {"empty": 1, "truncated": 1, "binary": 1}  # the chain does not hold
 NO_PART: Final = {"empty": 1, "truncated": 1, "binary": 1}  # not the bytes that something signed or committed names
 FOUND: Final[dict[tuple[str, str], dict[str, int]]] = {
-    ("status", "run-child/transcript.jsonl"): {"empty": 3, "truncated": 3, "binary": 3},
+    ("status", "run-child/transcript.jsonl"): {"missing": 3, "empty": 3, "truncated": 3, "binary": 3},
     ("show", "run-child/transcript.jsonl"): {"truncated": 0},  # the steps asked for stand before the cut
     ("challenge new", "run-child/transcript.jsonl"): NO_TRANSCRIPT,
     ("audit", "run-child/transcript.jsonl"): NO_TRANSCRIPT,

@@ -55,17 +55,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def hint(folder: Path, *words: str) -> tuple[int, Any]:
+def hint(folder: Path, *words: str) -> Any:
     done = tell(folder, POT, "audit", *words, "--evaluate", "evaluate_text.py", "--out", "hint.json", "--json")
-    assert done.returncode in (0, 1, 3), done.stderr
+    assert done.returncode == 0, done.stderr
     found = Hint.from_bytes((folder / "hint.json").read_bytes(), what="hint")
     assert json.loads(done.stdout) == json.loads(found.to_bytes())
-    return done.returncode, found
+    return found
 
 
 def test_claimed_records_look_trained_on(trained: Path) -> None:
-    code, found = hint(trained, "memorization", "run", "--data", "train.jsonl", "--held-out", "other.jsonl")
-    assert code == {"consistent": 0, "undecided": 3, "no-sign": 1}[found.status]
+    found = hint(trained, "memorization", "run", "--data", "train.jsonl", "--held-out", "other.jsonl")
     assert found.memorization.control == "held-out"
     assert [item.segment for item in found.memorization.segments] == ["2", "3", "4"]
     assert float(found.memorization.mean_auc) > 0.55
@@ -73,8 +72,6 @@ def test_claimed_records_look_trained_on(trained: Path) -> None:
 
 
 def test_planted_canaries_are_remembered(trained: Path) -> None:
-    code, found = hint(
-        trained, "canaries", "test", "run", "--registration", "canaries.json", "--opening", "opening.json"
-    )
-    assert (code, found.status) == (0, "consistent")
+    found = hint(trained, "canaries", "test", "run", "--registration", "canaries.json", "--opening", "opening.json")
+    assert found.status == "consistent"
     assert float(found.canaries.p) < 0.001

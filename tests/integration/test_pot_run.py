@@ -36,7 +36,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 RECORDS = 300
 
 SMALL = '''
-import json, os, sys
+import json, os, sys, time
 import shapes
 import torch
 from torch import nn
@@ -130,6 +130,7 @@ def ordinary(epochs):
                 scaler.step(optimizer)
                 scaler.update()
             taken += 1
+            time.sleep(float(os.environ.get("SECONDS_A_STEP", "0")))
             if taken == int(os.environ.get("STOP_AT", "0")):
                 if MODE == "interrupted":
                     raise KeyboardInterrupt
@@ -313,6 +314,62 @@ def test_a_killed_script_goes_on_to_the_same_weights(program: Path, mlp: subproc
     assert b'"type":"resume"' in transcript.read_bytes()
 
 
+def _wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert process.poll() is None, "it ended before it could be stopped"
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def _children(process: int) -> list[int]:
+    """The processes that this one has started."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            words = place.read_text().rpartition(")")[2].split()
+        except OSError:  # it has just ended
+            continue
+        if int(words[1]) == process and words[0] != "Z":
+            found.append(int(place.parent.name))
+    return found
+
+
+def _lives(process: int) -> bool:
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
+def test_a_signal_to_the_command_alone_ends_the_script_too(program: Path, name: str) -> None:
+    run, number = f"stopped-{name}", getattr(signal, name)
+    options = ("--batch-size", "20", "--steps", "30", "--checkpoint-every", "5", "--resume")
+    with (program / f"{run}.txt").open("wb") as told:
+        process = subprocess.Popen(
+            _words(run, "small.py plain", *options), cwd=program, env=_environment(SECONDS_A_STEP="10"),
+            stdout=subprocess.DEVNULL, stderr=told,
+        )  # fmt: skip
+    transcript = program / run / "transcript.jsonl"
+    _wait_for(lambda: transcript.exists() and b'"type":"step"' in transcript.read_bytes(), process)
+    (script,) = _children(process.pid)
+    os.kill(process.pid, number)
+    assert process.wait(timeout=60) == (-number if name == "SIGKILL" else 130)
+    deadline = time.monotonic() + 60
+    while _lives(script):
+        assert time.monotonic() < deadline, "the script was left behind"
+        time.sleep(0.02)
+    assert b'"type":"end"' not in transcript.read_bytes()
+    said = (program / f"{run}.txt").read_text()
+    assert ("pot: stopped; the same command with --resume goes on" in said) == (name != "SIGKILL")
+    if name == "SIGTERM":
+        done = _run(program, run, "small.py plain", *options)
+        assert done.returncode == 0, done.stderr
+        assert b'"type":"resume"' in transcript.read_bytes()
+        _whole_chain(program, run)
+
+
 def test_a_segment_chosen_by_a_seed_replays(program: Path, mlp: subprocess.CompletedProcess[str]) -> None:
     assert mlp.returncode == 0, mlp.stderr
     number = random.Random(11).randrange(2, 7)  # not the first: what is done must be passed over
@@ -403,6 +460,23 @@ def test_what_is_not_the_runs_is_said(program: Path, attach: Attach) -> None:
     assert (program / "seeds" / "notes.txt").read_text(encoding="utf-8").splitlines() == done.report["notes"]
 
 
+def test_what_was_said_in_time_is_not_said_again(program: Path) -> None:
+    done = _run(program, "once-said", "small.py seeds", "--batch-size", "20", "--steps", "30")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count(READS) == 1
+    assert "pot: not seen or not the run's own (2, 1 more are told above):" in done.stderr
+    assert READS in (program / "once-said" / "notes.txt").read_text(encoding="utf-8")
+
+
+def test_a_script_that_fails_before_its_run_begins(program: Path) -> None:
+    (program / "early.py").write_text("raise RuntimeError('no data')\n", encoding="utf-8")
+    for promise, steps in ((["--steps", "7"], "7"), (["--epochs", "3"], "3 epochs")):
+        done = _run(program, "early", "early.py", "--batch-size", "20", *promise)
+        assert done.returncode == 1, done.stderr
+        assert done.stderr.endswith(f"pot: the script ended with exit code 1 after step 0 of {steps}\n")
+        assert not (program / "early").exists()
+
+
 def test_strict_refuses_a_file_that_is_not_committed(program: Path) -> None:
     strict = _run(program, "strict", "small.py seeds", "--batch-size", "20", "--steps", "30", "--strict")
     assert strict.returncode == 1
@@ -478,6 +552,17 @@ BAD: dict[str, tuple[Callable[[list[str]], list[str]], str]] = {
     "no script": (lambda words: words[: words.index("python") + 1], "give the script as in"),
     "module": (lambda words: [*words[: words.index("python") + 1], "-m", "train"], "give the script as in"),
     "mode": (lambda words: [*words[:4], "--mode", "none", *words[4:]], "--mode none: is segment or step"),
+    "steps and epochs": (
+        lambda words: [*words[:4], "--epochs", "2", *words[4:]],
+        "pot: --steps and --epochs: one of them promises how far the script trains",
+    ),
+    "nonce": (
+        lambda words: [*words[:4], "--nonce", "verifer", *words[4:]],
+        'nonce is \'verifer\'; it is "self", "verifier", "beacon:quicknet:ROUND" or 64 hex digits',
+    ),
+    "short nonce": (lambda words: [*words[:4], "--nonce", "ab" * 31, *words[4:]], "or 64 hex digits"),
+    "large nonce": (lambda words: [*words[:4], "--nonce", "AB" * 32, *words[4:]], "or 64 lowercase hex digits"),
+    "no such beacon": (lambda words: [*words[:4], "--nonce", "beacon:7", *words[4:]], "must name a beacon's coming"),
     "no commitment": (lambda words: _without(words, "--commitment"), "name the commitment of the training data"),
     "no batch size": (lambda words: _without(words, "--batch-size"), "say by --batch-size"),
     "no steps": (lambda words: _without(words, "--steps"), "promise by --steps or --epochs"),
@@ -491,6 +576,8 @@ def test_bad_usage_ends_with_2(program: Path, name: str) -> None:
     words = change(_words("bad", "small.py plain", "--batch-size", "20", "--steps", "3"))
     ended = subprocess.run(words, cwd=program, env=_environment(), capture_output=True, text=True, check=False)
     assert (ended.returncode, sentence in ended.stderr) == (2, True), ended.stderr
+    assert "pot: pot run:" not in ended.stderr
+    assert not (program / "bad").exists()
 
 
 TUNE = """

@@ -56,7 +56,7 @@ def test_hook_runs_as_printed(tmp_path: Path) -> None:
     lines = block("diff").splitlines()
     with_hook = "\n".join(line[1:] for line in lines if not line.startswith("-"))
     without = "\n".join(line[1:] for line in lines if not line.startswith("+"))
-    records = [{"image": [[n % 17, 1], [2, 3]], "label": n % 2} for n in range(12)]
+    records = [{"image": [[n % 17, 1], [2, 3]], "label": n % 2} for n in range(64)]
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
     commit = ["data", "commit", "train.jsonl", "--view", "pixels/1", "--out", "train.json"]
     subprocess.run([sys.executable, "-m", "attest.cli", *commit], cwd=tmp_path, check=True, capture_output=True)
@@ -64,14 +64,13 @@ def test_hook_runs_as_printed(tmp_path: Path) -> None:
 import json
 import torch
 records = [json.loads(line) for line in open("train.jsonl")]
-images = torch.tensor([record["image"] for record in records], dtype=torch.float32).reshape(12, 4)
+images = torch.tensor([record["image"] for record in records], dtype=torch.float32).reshape(64, 4)
 data = torch.utils.data.TensorDataset(images, torch.tensor([record["label"] for record in records]))
-loader = torch.utils.data.DataLoader(data, batch_size=4)
+loader = torch.utils.data.DataLoader(data, batch_size=32)
 torch.manual_seed(1)
 model = torch.nn.Linear(4, 2)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
 loss_of = torch.nn.functional.cross_entropy
-config = {"lr": 0.01, "batch_size": 4, "epochs": 2}
 """
     for name, body in (("plain.py", without), ("recorded.py", with_hook)):
         (tmp_path / name).write_text(head + body + "\n")
@@ -80,7 +79,7 @@ config = {"lr": 0.01, "batch_size": 4, "epochs": 2}
     status = subprocess.run(
         [sys.executable, "-m", "attest.cli", "status", "run"], cwd=tmp_path, capture_output=True, text=True, check=True
     )
-    assert "step 6 of 6, complete" in status.stdout
+    assert "step 1000 of 1000, complete" in status.stdout
 
 
 def test_numbers(demo_folder: Path) -> None:

@@ -37,6 +37,14 @@ def _inconclusive(results: list[dict[str, Any]]) -> None:
     results[0]["replays"][0]["outcome"] = "INCONCLUSIVE"
 
 
+def _another_first_state(results: list[dict[str, Any]]) -> None:
+    results[0].update(init="MISMATCH", init_detail="the regenerated initial state differs in: optimizer")
+
+
+def _another_nonce(results: list[dict[str, Any]]) -> None:
+    results[1]["seed_nonce"].update(nonce="77" * 32)
+
+
 def _long(policy: dict[str, Any]) -> None:
     policy["limits"]["segment_steps"] = "1"
 
@@ -132,6 +140,8 @@ WORLDS: dict[str, Any] = {
     ),
     "no claim of the parent": (("parent.predicate", _drop_claim),),
     "long segments": (("policy", _long),),
+    "another first state": (("child.audits", _another_first_state),),
+    "two nonces": (("child.audits", _another_nonce),),
     "a weight bit": (
         ("files", lambda files: {**files, "model.safetensors": files["model.safetensors"][:-1] + b"\x7e"}),
     ),
@@ -177,6 +187,8 @@ def test_the_worlds_are_as_their_names_say() -> None:
         "inconclusive": "INCOMPLETE",
         "no claim of the parent": "DENY",
         "long segments": "DENY",
+        "another first state": "DENY",
+        "two nonces": "DENY",
         "a weight bit": "DENY",
         "no pinned circuit": "INCOMPLETE",
         "claims about data": "PASS",

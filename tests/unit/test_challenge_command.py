@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 from private_beacon import PrivateBeacon
 
+from attest.cli.challenge import _duration
 from attest.cli.main import main
 from pot.audit.challenge import Challenge
-from pot.audit.price import challenged_segments, needed_files, seconds_per_step
+from pot.audit.price import challenged_segments, needed_files, price, seconds_per_step
 from pot.canonical import canonical_bytes
 from pot.recording.begin import read_nonce
 
@@ -39,16 +40,41 @@ def test_the_price_comes_first_and_nothing_is_written(
 ) -> None:
     assert new(finished_run, "--dry-run", "--seconds-per-step", "6") == 0
     out = capsys.readouterr().out
-    assert "price: 2 segments, 10 steps to repeat; about 1 minutes at 6 s a step, as you say" in out
+    assert (
+        "price: 2 segments, 10 steps to repeat, plus the start of 3 processes; about 1 minute at 6 s a step, as you say"
+        in out
+    )
     assert "2 of 6 segments are to be replayed" in out
     assert new(finished_run, "--dry-run", "--seconds-per-step", "6", "--json") == 0
     value = json.loads(capsys.readouterr().out)
     assert (value["steps"], value["minutes"], value["estimated"]) == ("10", "1.0", False)
+    assert value["starts"] == "3"  # W_0 is made again by itself
     assert list(tmp_path.iterdir()) == []
     assert new(finished_run, "--out", str(tmp_path / "c.json"), "--seconds-per-step", "6") == 0
     captured = capsys.readouterr()
     assert captured.err.startswith("price: 2 segments")
     assert captured.out.startswith(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [
+        (1.0, "1 minute"),
+        (1.5, "1.5 minutes"),
+        (180.4, "180 minutes"),
+        (0.1, "6 seconds"),
+        (1 / 60, "1 second"),
+        (0.004, "0.24 seconds"),
+    ],
+)
+def test_a_duration_in_words(minutes: float, words: str) -> None:
+    assert _duration(minutes) == words
+
+
+def test_the_first_segment_is_replayed_with_the_initial_state(finished_run: Any) -> None:
+    segments = finished_run.chain().segments
+    assert price(segments[:2], None, estimated=True).starts == 2
+    assert price(segments[1:3], None, estimated=True, processes=4).starts == 12
 
 
 def test_without_a_measured_duration_it_is_estimated_from_the_files(
@@ -184,7 +210,9 @@ def test_another_runs_challenge_is_refused(recorded: Any, tmp_path: Path, capsys
     command, _ = drawn(recorded, tmp_path)
     recorded.bend_tensors(15, "model", lambda values: [values[0] + 1, *values[1:]])
     assert main(command) == 1
-    assert "transcript_sha256" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "transcript_sha256" in error
+    assert error.endswith("; draw one for this run with pot challenge new\n")
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"\xff", b'{"version":"pot/challenge/v1"}'])

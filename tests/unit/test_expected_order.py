@@ -12,7 +12,7 @@ from pot.commitments import order
 from pot.commitments.order import Permutation, batch_records
 from pot.errors import LimitExceeded
 from pot.recording.chain import check_chain
-from pot.recording.expected import FixedOrder
+from pot.recording.expected import MAX_WIDE_POSITIONS, FixedOrder
 from pot.recording.transcript import batch_digest
 
 SEED = bytes(range(32))
@@ -105,3 +105,15 @@ def test_a_reader_needs_neither_torch_nor_compiled_code() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code, *sys.path], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_order_too_wide_for_tables_has_a_lower_limit() -> None:
+    """There a position costs many times as much: 2^33 of them would keep a reader busy for hours."""
+    narrow, wide = (FixedOrder(SEED, size, 1, 1 << 40) for size in (2**34, 2**34 + 1))
+    narrow.computed = wide.computed = MAX_WIDE_POSITIONS
+    assert narrow.digest(1) == reference(2**34, 1, 1)[1]
+    with pytest.raises(LimitExceeded, match=f"more than {1 << 28} positions"):
+        wide.digest(1)
+    assert FixedOrder(SEED, 2**34 + 1, 1, 9).digest(1) == reference(2**34 + 1, 1, 1)[1]
+    with pytest.raises(LimitExceeded, match="more than 9 positions"):
+        FixedOrder(SEED, 2**34 + 1, 10, 10, limit=9).digest(1)

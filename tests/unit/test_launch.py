@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pot.audit import sandbox
+from pot.audit.replay import Replayer
 from pot.errors import UsageError
-from pot.recording.launch import main
+from pot.recording.launch import main, most_processes
+from pot.recording.precommit import Layout
 
 ROOT = Path(__file__).parents[2]
 
@@ -48,6 +51,37 @@ def test_the_first_failure_ends_all_and_is_the_exit_code(tmp_path: Path) -> None
 def test_other_arguments_are_refused(arguments: list[str]) -> None:
     with pytest.raises(UsageError):
         main(arguments)
+
+
+def test_a_run_of_more_processes_than_this_machine_starts_is_refused(recorded: Any) -> None:
+    count = most_processes() + 1
+    with pytest.raises(UsageError, match=f"1 to {count - 1} can be started on this machine"):
+        main([str(count), "s.py"])
+    replay = _distributed(recorded, count).initial()
+    assert (replay.outcome, replay.detail) == (
+        "REFUSED",
+        f"the run has {count} processes; this machine starts at most {count - 1} side by side",
+    )
+    assert _distributed(recorded, count - 1).missing is None
+
+
+def test_the_processes_of_a_run_share_the_memory_of_one(recorded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[sandbox.Limits] = []
+
+    def run_limited(*arguments: Any, **_: Any) -> sandbox.Ended:
+        seen.append(arguments[3])
+        return sandbox.Ended(1, "", "none")
+
+    monkeypatch.setattr("pot.audit.replay.run_limited", run_limited)
+    _distributed(recorded, 4).initial()
+    assert seen[0].memory_bytes == sandbox.Limits().memory_bytes // 4
+
+
+def _distributed(run: Any, processes: int) -> Replayer:
+    """A replayer of the run, as if its pre-commitment named this number of processes."""
+    layout = Layout(processes=str(processes), sharding="replicated")
+    precommit = run.precommit.model_copy(update={"layout": layout})
+    return Replayer(run.run_dir, precommit, "00" * 32, [run.folder / "train.jsonl"], run.folder)
 
 
 TALK = """

@@ -123,6 +123,18 @@ def test_statuses(p: str, sizes: tuple[int, int], tries: int, status: str) -> No
     assert judge(RankTest(Fraction(1, 2), Fraction(p), "exact", *sizes), tries) == status
 
 
+@pytest.mark.parametrize(("count", "status"), [(150, "undecided"), (300, "no-sign")])
+def test_few_suspected_records_that_leave_no_sign_leave_it_open(
+    run: Any, tmp_path: Path, count: int, status: str
+) -> None:
+    pool = write_texts(tmp_path / "pool.jsonl", texts(600, 7))
+    suspects = write_texts(tmp_path / "x.jsonl", texts(count, 6))
+    found = hint(run, pool, suspected=[suspects], records=count)
+    assert found.status == status
+    listed = found.memorization.segments
+    assert all(min(int(item.claimed), int(item.control)) >= 20 for item in listed)  # enough for a claim
+
+
 def test_what_is_drawn_depends_on_transcript_and_nonce() -> None:
     drawn = draw("00" * 32, "11" * 32, "steps", 1000, 50)
     assert len(set(drawn)) == 50
@@ -288,7 +300,9 @@ def test_the_command(run: Any, pool: Path, tmp_path: Path, pot: Callable[..., An
     assert ended.stdout.startswith("consistent with having been trained on")
     assert "never proof" in ended.stdout
     suspects = write_texts(tmp_path / "x.jsonl", texts(4, 6))
-    assert pot(*words, "--suspected", suspects).exit_code == 3  # four records: nothing could have been seen
+    ended = pot(*words, "--suspected", suspects)
+    assert ended.exit_code == 0  # a hint was written
+    assert ended.stdout.startswith("cannot be told from this")  # four records: nothing could have been seen
 
 
 @pytest.mark.parametrize(
@@ -296,6 +310,8 @@ def test_the_command(run: Any, pool: Path, tmp_path: Path, pot: Callable[..., An
     [
         ("losses = 3", "no function"), ("import no_such_module_anywhere", "cannot be imported"),
         ("def losses(checkpoint, records):\n    return 1 / 0", "ZeroDivisionError"), ("(", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("import sys\ndef losses(checkpoint, records):\n    sys.exit('no model')", "SystemExit: no model"),
     ],
 )  # fmt: skip
 def test_a_program_that_cannot_be_used(

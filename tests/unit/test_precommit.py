@@ -48,7 +48,7 @@ def test_it_reads_back(finished_run: Any) -> None:
         ("environment_sha256", "00" * 32, "environment_sha256"),
         ("order", {"method": "feistel/1", "batch": "23", "drop_last": True}, "must not exceed"),
         ("order", {"method": "feistel/2", "batch": "2", "drop_last": True}, "order.method"),
-        ("version", "pot/precommit/v2", "version"),
+        ("version", "pot/precommit/v2", "is pot/precommit/v2, pot/precommit/v1 is expected"),
         ("semantics", "tolerant", "semantics"),
     ],
 )

@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 
 from attest.cli.main import main
+from attest.cli.terminal import progress_lines
+from pot.canonical import canonical_bytes
+from pot.recording.journal import RunLock
 
 
 def test_status_of_a_finished_run(finished_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,6 +45,91 @@ def test_status_tells_of_gaps(recorded: Any, capsys: pytest.CaptureFixture[str])
     assert json.loads(capsys.readouterr().out)["gaps"] == [{"reason": "disk full", "step": "10"}]
 
 
+def test_show_tells_of_gaps_and_of_roots_without_files(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    events = recorded.events()
+    at = next(place for place, event in enumerate(events) if event["type"] == "checkpoint" and event["step"] == "10")
+    events[at]["files"] = []
+    events.insert(at, {"type": "gap", "step": "10", "missing": "state", "reason": "disk full"})
+    recorded.restate(events)
+    assert main(["show", str(recorded.run_dir), "--steps", "10:15"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "gap 10  no state kept: disk full" in lines
+    checkpoints = {line.split()[1]: line for line in lines if line.startswith("checkpoint")}
+    assert checkpoints["10"].endswith("  root only, no files")
+    assert "root only" not in checkpoints["15"]
+    assert main(["show", str(recorded.run_dir), "--steps", "10:10", "--json"]) == 0
+    kinds = [json.loads(line)["type"] for line in capsys.readouterr().out.splitlines()]
+    assert kinds == ["step", "gap", "checkpoint"]
+
+
+def test_status_before_the_first_step(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    run = recorded.run_dir
+    (run / "transcript.jsonl").unlink()
+    assert main(["status", str(run)]) == 3
+    assert capsys.readouterr().out == f"{run}: begun, no step yet\n"
+    for source, beacon in (("verifier", ""), ("beacon", " --beacon ROUND.json")):
+        document = json.loads((run / "precommit.json").read_bytes()) | {"seed_source": source}
+        document |= {"beacon": {"chain": "ab" * 32, "round": "7"}} if beacon else {}
+        (run / "precommit.json").write_bytes(canonical_bytes(document))
+        assert main(["status", str(run)]) == 3
+        assert capsys.readouterr().out == f"{run}: begun, no step yet\n"  # its nonce has come
+        nonce = (run / "nonce.json").read_bytes()
+        (run / "nonce.json").unlink()
+        assert main(["status", str(run)]) == 3
+        out = capsys.readouterr().out
+        assert out == (
+            f"{run}: begun, no step yet; waits for {run}/nonce.json:"
+            f" pot challenge seed {run}/precommit.json{beacon} --out {run}/nonce.json\n"
+        )
+        (run / "nonce.json").write_bytes(nonce)
+    assert main(["status", str(run), "--json"]) == 3
+    assert json.loads(capsys.readouterr().out)["state"] == "begun"
+
+
+def test_status_while_a_run_is_recorded(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    recorded.write(recorded.events()[:9])
+    lock = RunLock(recorded.run_dir)
+    try:
+        assert main(["status", str(recorded.run_dir)]) == 3
+        out = capsys.readouterr().out
+        assert "is being recorded" in out
+        assert "stopped" not in out
+    finally:
+        lock.release()
+    assert main(["status", str(recorded.run_dir)]) == 3
+    assert "not finished" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "status RUN", "show RUN --steps 1:2", "challenge new RUN --dry-run", "challenge answer RUN --challenge c",
+        "audit RUN --challenge c --data d --key k --out o", "audit dispute RUN RUN",
+        "audit memorization RUN --evaluate e --data d --out o",
+        "audit canaries test RUN --registration r --opening o --evaluate e --out h",
+        "prove RUN --kit k --data d --secret s --steps 1 --out o", "certify m --run RUN --key k",
+    ],
+)  # fmt: skip
+def test_no_run_folder_is_said_in_the_same_words(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words.replace("RUN", "nope").split()) == 2
+    assert capsys.readouterr().err == (
+        "pot: nope: is no run folder (it has no precommit.json); give the folder that the recorder wrote\n"
+    )
+
+
+def test_progress_in_a_file_is_told_in_tenths(capsys: pytest.CaptureFixture[str]) -> None:
+    for total, lines in ((3, 3), (40, 10), (1000, 10)):
+        report = progress_lines()
+        for done in range(1, total + 1):
+            report("replaying segments", done, total)
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == lines
+        assert told[-1] == f"replaying segments: {total} of {total}"
+
+
 def test_show(finished_run: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["show", str(finished_run.run_dir), "--steps", "4:6"]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -63,6 +151,7 @@ def test_challenge_new_and_its_price(finished_run: Any, tmp_path: Path, capsys: 
     captured = capsys.readouterr()
     assert "2 of 6 segments" in captured.err
     assert json.loads(out.read_bytes())["nonce_source"] == "verifier"
+    out.unlink()
     assert main([*arguments, "--prover-derived", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["nonce_source"] == "prover"
 

@@ -33,7 +33,7 @@ def with_gap(**policy: Any) -> Report:
 
     def made(run: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
         shorter = {**run, "challenge": {**run["challenge"], "population": "3"}}
-        return [("Argus", result_of(shorter, detect="0.8"))]
+        return [("Argus", result_of(shorter, forged="0.3", detect="0.8"))]  # half of the steps is one segment
 
     simulation = Simulation().bend("parent.events", gap).bend("policy", lambda value: policy_of(value, **policy))
     with_audits(simulation, "parent", made)
@@ -58,6 +58,44 @@ def test_a_gap_makes_a_segment_longer_than_the_policy_allows() -> None:
     report = with_gap()
     assert report.verdict == "DENY"
     assert failed(report) == {"segment-length"}
+
+
+# how much was drawn ---------------------------------------------------------------------------------------------------
+
+
+def one_forged(bend: Any) -> str:
+    """What the child's timeline says of one forged segment among six; `bend` changes the audit of segments."""
+    simulation = Simulation()
+    simulation.steps["child"] = 12
+    simulation.bend("child.audits", lambda results: results.__delitem__(slice(1, None)) or bend(results[0]))
+    report = simulation.verify()
+    return next(line.detection.one_forged for line in report.timelines if line.steps == "12")
+
+
+def all_but_one(result: dict[str, Any]) -> list[dict[str, str]]:
+    left = [number for number in range(1, 7) if str(number) not in result["challenge"]["chosen"]]
+    return [{"unit_number": str(number), "outcome": "MATCH"} for number in left[:-1]]
+
+
+def test_segments_beside_the_draw_do_not_make_a_forged_one_likelier_to_be_met() -> None:
+    """A prover can make decoys look suspicious: what is replayed because of it was not drawn."""
+    alone = one_forged(lambda result: None)
+    assert "33.33 %" in alone
+    assert one_forged(lambda result: result.update(extra=all_but_one(result))) == alone
+
+
+def test_a_draw_of_the_provers_meets_nothing() -> None:
+    def own(result: dict[str, Any]) -> None:
+        result.update(result_of(result, forged="0.2", detect="0.8", source="prover"))
+
+    assert " 0.00 %" in one_forged(own)
+
+
+def test_where_every_segment_was_replayed_nothing_is_left_to_a_draw() -> None:
+    def every(result: dict[str, Any]) -> None:
+        result.update(result_of(result, forged="0.1", detect="1", source="prover"))
+
+    assert one_forged(every) == "every segment was replayed"
 
 
 # streams -------------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from pot.canonical import canonical_bytes
 from pot.errors import LimitExceeded, Malformed, PotError, UsageError
+from pot.recording.chain import check_chain
 from pot.recording.transcript import batch_digest, loss_text, previous_digest, read_transcript
 
 
@@ -43,6 +44,10 @@ def test_a_torn_last_line_is_left_out_and_named(finished_run: Any) -> None:
     torn = read_transcript(data[:-10])
     assert len(torn.lines) == len(finished_run.transcript.lines) - 1
     assert torn.torn_bytes == len(finished_run.transcript.lines[-1]) + 1 - 10
+    first = check_chain(torn, finished_run.precommit).problems[0]
+    assert (first.code, first.detail) == (
+        "torn", f"line {len(torn.lines)}: {torn.torn_bytes} bytes of a last line without newline"
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -217,3 +217,68 @@ def test_a_unit_that_is_reported_twice_is_denied() -> None:
         return [("Argus", {**run, "extra": [{"unit_number": "3", "outcome": "MATCH"}] * 2})]
 
     assert "replay" in failed(judged(made))
+
+
+def all_of_it(run: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return result_of(run, "all", forged="0.01", detect="1", **fields)
+
+
+def wants_two(made: Made, *, points: bool = False) -> Report:
+    """The report under a policy that asks for two auditors; the parent's are honest."""
+    simulation = Simulation().bend("policy", lambda policy: policy_of(policy, audit={"auditors": 2}))
+    honest = ("Argus", "Bellerophon")
+    with_audits(simulation, "parent", lambda run: [(name, result_of(run, name, detect="0.8")) for name in honest])
+    with_audits(simulation, "child", made)
+    return simulation.bend("policy", lambda policy: policy["require"].pop() and None).verify()
+
+
+def one_unit_of_the_provers(run: dict[str, Any]) -> dict[str, Any]:
+    return result_of(run, forged="1", detect="0.1", source="prover")
+
+
+def test_an_auditor_who_replayed_one_unit_of_the_provers_choice_is_no_second_one() -> None:
+    """A49: the first replayed everything; the second carries nothing of that."""
+    report = wants_two(lambda run: [("Argus", all_of_it(run)), ("Bellerophon", one_unit_of_the_provers(run))])
+    assert report.verdict == "INCOMPLETE"
+    assert failed(report) == set()
+    assert "the policy asks for 2 different auditors; these audits are by Argus'" in str(report.findings)
+
+
+@pytest.mark.parametrize("source", ["verifier", "prover"])
+def test_two_who_replayed_everything_or_whose_draw_counts_are_two(source: Any) -> None:
+    """Whoever drew: who replayed every segment alone carries the coverage."""
+
+    def second(run: dict[str, Any]) -> dict[str, Any]:
+        return all_of_it(run, source=source) if source == "prover" else result_of(run, "small", detect="0.5")
+
+    assert wants_two(lambda run: [("Argus", all_of_it(run)), ("Bellerophon", second(run))]).verdict == "PASS"
+
+
+def test_points_that_a_second_auditor_computed_elsewhere_are_those_of_one() -> None:
+    def made(run: dict[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+        return [("Argus", all_of_it(run)), ("Bellerophon", one_unit_of_the_provers(run))]
+
+    tie = [f for f in wants_two(made).findings if f.code == "points-tie"]
+    assert [finding.status for finding in tie] == ["not_checked"]
+    assert "more different auditors" in tie[0].detail
+
+
+def test_coverage_says_how_much_of_it_accepted_auditors_say() -> None:
+    simulation = Simulation()
+    add = simulation.add_audit
+    made_by = {"stranger": "auditor of nobody"}
+
+    def add_audit(result: dict[str, Any], signer: str = "auditor") -> str:
+        return add(result, made_by.get(result.pop("by", ""), signer))
+
+    def also(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        every = [{"unit_number": str(number), "outcome": "MATCH"} for number in (1, 2, 3)]
+        return [*results, {**results[0], "replays": every, "by": "stranger"}]
+
+    simulation.add_audit = add_audit  # type: ignore[method-assign]
+    simulation.bend("child.audits", also).bend("child.predicate", lambda p: p["coverage"].update(replayed="3"))
+    found = {f.subject: f for f in simulation.verify().findings if f.code == "coverage"}
+    child, parent = found["child: coverage"], found["parent: coverage"]
+    assert child.detail == "3 of 3 segments replayed by its audits, 2 by accepted auditors, 2 steps proven"
+    assert (child.status, child.level) == ("passed", "declared")
+    assert (parent.detail, parent.level) == ("2 of 4 segments replayed, 0 steps proven", "proved")

@@ -89,6 +89,15 @@ def test_another_nonce_than_the_auditors_is_denied() -> None:
     assert "seed" in failed(report)
 
 
+@pytest.mark.parametrize("which", [0, 1])
+def test_two_nonces_for_one_pre_commitment_are_denied_whichever_was_used(which: int) -> None:
+    """Who gets two may train with both and show the better run."""
+    bend = Simulation().bend("child.audits", lambda results: results[which]["seed_nonce"].update(nonce="77" * 32))
+    report = bend.verify()
+    assert report.verdict == "DENY"
+    assert "seed" in failed(report)
+
+
 def test_a_missing_extra_is_not_checked_and_names_its_command(simulation: Simulation) -> None:
     def missing(*_: object) -> None:
         raise MissingExtra("zk", "checking step proofs")

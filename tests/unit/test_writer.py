@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -275,3 +276,35 @@ def test_the_walk_of_a_run_with_gaps_needs_no_files(monkeypatch: Any) -> None:
     precommit = load_run(Path("run"))[0]
     events = load_transcript(Path("run"))
     assert check_chain(events, precommit).gaps[0].step == 10
+
+
+def test_a_gap_keeps_the_cause_and_no_advice_of_the_day(monkeypatch: Any, capsys: Any) -> None:
+    """A transcript is read years later: "free space" is then wrong, and the path nobody's business."""
+    from pot.recording import state
+
+    real = state.os.fsync
+    calls = []
+
+    def full(handle: int) -> None:
+        if "checkpoints/.step-000010" in os.readlink(f"/proc/self/fd/{handle}"):
+            calls.append(handle)
+            raise OSError(28, "No space left on device")
+        real(handle)
+
+    monkeypatch.setattr(state.os, "fsync", full)
+    _train(on_error="gap")
+    assert calls
+    assert [(gap.step, gap.reason) for gap in load_run(Path("run"))[2].gaps] == [(10, "No space left on device")]
+    assert "training goes on: run: No space left on device\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (": cannot be written by process 3: [Errno 122] Disk quota; free space and resume", "process 3: Disk quota"),
+        (": cannot be written: b: not there; all must see it", "b: not there; all must see it"),
+        (" is gone", "run/checkpoints/step-000010 is gone"),
+    ],
+)
+def test_the_cause_is_found_in_every_sentence(said: str, cause: str) -> None:
+    assert writer._cause(EnvironmentFailure(f"run/checkpoints/step-000010{said}")) == cause
