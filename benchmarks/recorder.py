@@ -75,7 +75,7 @@ def training_rows(folder: Path, small: bool) -> list[Row]:
         ("segment", 8 if small else 200, 4 if small else 100, 1.01),
         ("step", 4 if small else 100, 4 if small else 100, 1.10),
     ]
-    rows, turns = [], 1 if small else 3
+    rows, turns = [], 1 if small else 2
     for mode, steps, segment, goal in plans:
         pairs = []
         for _ in range(turns):
@@ -114,7 +114,7 @@ def digest_row(small: bool) -> Row:
 
 def replay_row(folder: Path, small: bool) -> Row:
     """One segment again, from its checkpoint, in a new process behind walls; start-up and loading included."""
-    size, steps = (["64", "1", "4"], 8) if small else (["384", "6", "4"], 400)
+    size, steps = (["64", "1", "4"], 8) if small else (["384", "6", "4"], 300)
     segment = steps // 2
     shutil.rmtree(folder / "run", ignore_errors=True)
     trained = train(folder, "recorded", "segment", steps, segment, size)

@@ -120,7 +120,7 @@ def audit(
         issued = SeedNonce.from_bytes(read_file(seed_nonce, limit=4096), what=str(seed_nonce))
     given_hints = _hints(hint)
     signer = PrivateKey.load(key)  # a key that cannot sign is found out before the replay, not after it
-    _check_hidden(hide)
+    _check_folders(code, hide)
     given = [path for path in (challenge, key, seed_nonce, *hint, *data) if path is not None and path.is_file()]
     check_outputs([path for path in (out, inner_out) if path is not None], reads=[*given, *run_files(run)])
     refuse_existing([out], "a signed audit is not written over")
@@ -168,10 +168,12 @@ def _hints(paths: Sequence[Path]) -> list[Hint]:
     return [Hint.from_bytes(read_file(path, limit=MAX_HINT_BYTES), what=str(path)) for path in paths]
 
 
-def _check_hidden(folders: Sequence[Path]) -> None:
+def _check_folders(code: Path, folders: Sequence[Path]) -> None:
     from pot.audit.sandbox import isolation
     from pot.errors import UsageError
 
+    if not code.is_dir():
+        raise UsageError(f"{code}: no such folder; it was given as the folder of the program's code")
     for folder in folders:
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder; it was given to be hidden from the program")

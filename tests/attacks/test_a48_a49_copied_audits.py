@@ -114,7 +114,10 @@ def commits_to_no_document(simulation: Simulation, own: Run, argus: Run) -> Run:
 
 
 CAUGHT = {
-    says_match_without_a_commitment: ("INCOMPLETE", "no two auditors replayed a common segment with an inner digest (Argus)"),
+    says_match_without_a_commitment: (
+        "INCOMPLETE",
+        "no two auditors replayed a common segment with an inner digest (Argus)",
+    ),
     invents_the_inner_digests: ("DENY", "committed to different states after step"),
     takes_over_the_commitment: ("DENY", "signed the same commitment: one copied the other's"),
     takes_over_the_whole_audit: ("DENY", "signed the same commitment: one copied the other's"),
