@@ -99,6 +99,7 @@ def test_a_file_beside_the_committed_ones_is_not_there_for_the_program(
 def test_the_stagings_of_other_audits_are_not_there_for_the_program(
     tmp_path: Path, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(covers, "_MOST_BESIDE", 10_000)  # this Python may lie in a full temporary folder itself
     base = tmp_path / "other" if elsewhere else Path(tempfile.gettempdir())
     base.mkdir(exist_ok=True)
     run = _forged(tmp_path / "program", 25, [f"{base}/pot-repla*/**/start/model.safetensors"])
@@ -108,8 +109,7 @@ def test_the_stagings_of_other_audits_are_not_there_for_the_program(
     following = run.chain().segments[5]
     with other.produced(Request(following.first - 1, following.last, following.start_state)):
         assert ours.segment(run.chain().segments[4]).outcome == "MISMATCH"
-        for path in (*covers.temporary_folders(), other.stagings.parent, ours.stagings.parent):
-            ours._hidden = [kept for kept in ours._hidden if kept != path]
+        _uncover(ours, [*covers.temporary_folders(), other.stagings.parent, ours.stagings.parent])
         assert ours.segment(run.chain().segments[4]).outcome == "MATCH"  # without the covers the forgery passes
 
 
@@ -200,7 +200,15 @@ CALLS = """    import os, socket
     source = Sums"""
 
 
-def test_a_daemons_socket_in_a_temporary_folder_does_not_answer(tmp_path: Path) -> None:
+def _uncover(replayer: Replayer, folders: list[Path]) -> None:
+    """Take the covers away from these folders and all that lies in them."""
+    replayer._hidden = [path for path in replayer._hidden if not any(map(path.resolve().is_relative_to, folders))]
+
+
+def test_a_daemons_socket_in_a_temporary_folder_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(covers, "_MOST_BESIDE", 10_000)  # this Python may lie in a full temporary folder itself
     path = Path(tempfile.mkdtemp()) / "daemon"  # a socket's path has at most 108 bytes
     run = prepare(tmp_path / "program", steps=10)
     script = run.folder / "toy_training.py"
@@ -214,8 +222,7 @@ def test_a_daemons_socket_in_a_temporary_folder_does_not_answer(tmp_path: Path) 
         threading.Thread(target=_answer, args=(server,), daemon=True).start()
         replayer = _replayer(run, run.folder, run.folder)
         assert "FileNotFoundError" in replayer.segment(run.chain().segments[0]).detail
-        for folder in covers.temporary_folders():
-            replayer._hidden.remove(folder)
+        _uncover(replayer, covers.temporary_folders())
         assert "answered: 42" in replayer.segment(run.chain().segments[0]).detail  # without the cover it does
     shutil.rmtree(path.parent)
 

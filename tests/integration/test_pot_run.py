@@ -342,6 +342,12 @@ def _lives(process: int) -> bool:
         return False
 
 
+def _hear_signals() -> None:
+    """Whoever started the tests in the background may have had some ignored, which children inherit."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGINT", "SIGKILL"])
 def test_a_signal_to_the_command_alone_ends_the_script_too(program: Path, name: str) -> None:
     run, number = f"stopped-{name}", getattr(signal, name)
@@ -349,7 +355,7 @@ def test_a_signal_to_the_command_alone_ends_the_script_too(program: Path, name: 
     with (program / f"{run}.txt").open("wb") as told:
         process = subprocess.Popen(
             _words(run, "small.py plain", *options), cwd=program, env=_environment(SECONDS_A_STEP="10"),
-            stdout=subprocess.DEVNULL, stderr=told,
+            stdout=subprocess.DEVNULL, stderr=told, preexec_fn=_hear_signals,
         )  # fmt: skip
     transcript = program / run / "transcript.jsonl"
     _wait_for(lambda: transcript.exists() and b'"type":"step"' in transcript.read_bytes(), process)

@@ -264,6 +264,6 @@ def test_a_run_directory_is_still_the_first_word(
     for run in ("run", "./data"):
         words = f"audit {run} --challenge c --data d --key k --out o"
         assert pot(tmp_path, words, monkeypatch) == 2
-        assert "c: " in capsys.readouterr().err
+        assert "is no run folder" in capsys.readouterr().err
     assert pot(tmp_path, "audit data c.json --challenge c", monkeypatch) == 2
     assert "pot audit data" in capsys.readouterr().err

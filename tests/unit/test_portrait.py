@@ -146,7 +146,7 @@ def changed(**fields: str) -> bytes:
 @pytest.mark.parametrize(
     ("fields", "sentence"),
     [
-        ({"version": "pot/portrait/v2"}, "version"),
+        ({"version": "pot/portrait/v2"}, "is pot/portrait/v2"),
         ({"bits": "0"}, "0 bits of each key say nothing"),
         ({"bits": "8"}, "8 bits of each key say nothing"),
         ({"bits": "65"}, "65 bits of each key"),
