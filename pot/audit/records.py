@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from pot.audit.staging import files_by_digest
 from pot.canonical import MAX_DOCUMENT_BYTES, derive, read_file
 from pot.commitments.dataset import NEEDS, DatasetCommitment
 from pot.commitments.order import Permutation, batch_records, epoch_permutation
@@ -21,7 +22,6 @@ from pot.commitments.seed import run_seed
 from pot.errors import UsageError
 from pot.recording.begin import COMMITMENTS_FOLDER
 from pot.recording.precommit import Precommit, total_records
-from pot.recording.program import file_sha256
 from pot.recording.transcript import StartEvent, Transcript
 
 __all__ = ["Pool", "RunRecords", "draw"]
@@ -53,7 +53,7 @@ class RunRecords:
         self.size = total_records(precommit)
         self.batch = int(precommit.order.batch)
         self._seed = run_seed(precommit.sha256(), bytes.fromhex(start.nonce))
-        held = {file_sha256(file): file for path in data for file in _files(path)}
+        held = files_by_digest(data)
         self._parts = [_Part.of(run_dir, precommit, number, held) for number in range(len(precommit.data))]
 
     def step(self, step: int) -> list[int]:
@@ -179,12 +179,3 @@ def _pick(
             number += 1
     if left:
         raise UsageError(f"{what}: the files hold {number} records, fewer than were committed to")
-
-
-def _files(path: Path) -> Iterator[Path]:
-    if path.is_dir():
-        yield from (file for file in sorted(path.rglob("*")) if file.is_file() and not file.is_symlink())
-    elif path.is_file():
-        yield path
-    else:
-        raise UsageError(f"{path}: no such file or folder of data")

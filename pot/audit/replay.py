@@ -44,9 +44,7 @@ from pot.recording.precommit import Precommit, row_processes
 from pot.recording.state import check_files
 from pot.recording.transcript import CheckpointEvent
 
-__all__ = [
-    "Outcome", "PointsOutcome", "Produced", "Replay", "Replayer", "Request", "committed_tensors", "replay_segment",
-]  # fmt: skip
+__all__ = ["Outcome", "PointsOutcome", "Produced", "Replay", "Replayer", "Request", "committed_tensors"]
 
 Outcome = Literal["MATCH", "MISMATCH", "INCONCLUSIVE", "TIMEOUT", "REFUSED"]
 
@@ -288,11 +286,3 @@ class Replayer:
             if distance is not None and distance > 0.0:
                 distances[name] = decimal_text(distance)
         return tensor, distances
-
-
-def replay_segment(
-    run_dir: Path, segment: Segment, data: Sequence[Path], code: Path, *, precommit: Precommit, nonce: str,
-    limits: Limits | None = None,
-) -> Replay:  # fmt: skip
-    """Replay one segment of a checked chain; see `Replayer`. Raises `EnvironmentFailure`, `UsageError`."""
-    return Replayer(run_dir, precommit, nonce, data, code, limits=limits).segment(segment)

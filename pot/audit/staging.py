@@ -40,7 +40,7 @@ from pot.recording.state import (
 )
 from pot.recording.transcript import CheckpointEvent
 
-__all__ = ["SHOWN_BYTES", "Staging", "program_inputs"]
+__all__ = ["SHOWN_BYTES", "Staging", "files_by_digest", "program_inputs"]
 
 SHOWN_BYTES: Final = 1 << 20
 """Files from this size on are shown instead of copied: showing one starts two programs."""
@@ -168,7 +168,7 @@ def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[
     sources: dict[str, Path] = {}
     if not program.command:
         return sources, "the run was recorded without a program that could be started again"
-    held = {file_sha256(file): file for path in data for file in _files(path)}
+    held = files_by_digest(data)
     for item in program.files:
         path = code / item.path
         if not _is_file(path):
@@ -185,6 +185,14 @@ def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[
             return sources, f"no file with SHA-256 {entry.sha256} was given; the program reads it as {entry.path}"
         sources[entry.path] = own
     return sources, None
+
+
+def files_by_digest(data: Sequence[Path]) -> dict[str, Path]:
+    """The files given, and those in the folders given, by their SHA-256.
+
+    Raises `UsageError` for one that is not there, `EnvironmentFailure`.
+    """
+    return {file_sha256(file): file for path in data for file in _files(path)}
 
 
 def _is_file(path: Path) -> bool:
