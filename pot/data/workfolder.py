@@ -28,7 +28,8 @@ __all__ = ["WorkFolder", "clear", "take_listing"]
 _FORMAT: Final = "pot/work/v1"  # another number where listings are written in another way
 _LOCK: Final = "lock"
 _LISTING: Final = "listing"
-_OURS: Final = re.compile(rf"[0-9a-f]{{32}}\.(json|numbers|list)|{_LISTING}|{_LOCK}")
+_OURS: Final = re.compile(rf"[0-9a-f]{{32}}\.(json|numbers|list)|{_LISTING}|{_LOCK}|\.[0-9a-f]{{32}}\.json\.\w{{8}}")
+"""With what `write_file` leaves where it is killed."""
 _COPY_BYTES: Final = 1 << 22
 
 

@@ -129,10 +129,13 @@ def test_few_suspected_records_that_leave_no_sign_leave_it_open(
 ) -> None:
     pool = write_texts(tmp_path / "pool.jsonl", texts(600, 7))
     suspects = write_texts(tmp_path / "x.jsonl", texts(count, 6))
-    found = hint(run, pool, suspected=[suspects], records=count)
-    assert found.status == status
-    listed = found.memorization.segments
-    assert all(min(int(item.claimed), int(item.control)) >= 20 for item in listed)  # enough for a claim
+    drawn = [hint(run, pool, suspected=[suspects], records=count, nonce=f"{at:064x}") for at in range(3)]
+    statuses = [found.status for found in drawn]
+    assert statuses.count(status) >= 2, statuses  # one draw in a hundred looks trained on by chance
+    for found in drawn:
+        assert found.memorization is not None
+        listed = found.memorization.segments
+        assert all(min(int(item.claimed), int(item.control)) >= 20 for item in listed)  # enough for a claim
 
 
 def test_what_is_drawn_depends_on_transcript_and_nonce() -> None:
