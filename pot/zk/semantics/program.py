@@ -1,9 +1,9 @@
 """`Program`: one training step as integer operations, each with a single right result.
 
-Implements `specs/step-proof.md`, section "Program". A program is data: a list of nodes, each an operation on tensors of
-integers that earlier nodes made, and for every tensor of the state the node that is its next value. `pot.zk.lower`
-makes one from a PyTorch step, `pot.zk.exact` runs it, `pot.zk.circuit` turns it into a circuit. An integer v of a node
-with `bits` b stands for the number v / 2^b; `bits` say what integers mean and never change what they are.
+Implements `specs/step-proof.md`, section "Program". A program is data: a list of nodes, each an operation on tensors
+of integers that earlier nodes made, and for every tensor of the state the node that is its next value. `pot.zk.lower`
+makes one from a PyTorch step, `pot.zk.semantics.exact` runs it, `pot.zk.circuit` turns it into a circuit. An integer v
+of a node with `bits` b stands for the number v / 2^b; `bits` say what integers mean and never change what they are.
 
 Shows: what a step is. Does not show: that anybody executed it.
 """
@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from pot.canonical import Document
-from pot.zk.shapes import check_shape, is_virtual
+from pot.zk.semantics.shapes import check_shape, is_linear, is_virtual
 
 __all__ = ["LIMB_MARGIN", "MAX_ELEMENTS", "MAX_NODES", "Next", "Node", "Op", "Program"]
 
@@ -26,6 +26,8 @@ MAX_ELEMENTS: Final = 1 << 26  # of one tensor
 MAX_DIMS: Final = 6
 LIMB_MARGIN: Final = 16  # ends of the table that a value may not touch: ezkl keeps a few rows of it for itself
 REFERENCE_BITS: Final = 62  # the reference computes in int64
+MAX_CHAIN: Final = 100  # linear operations one behind the other, without a rounding
+_ENDLESS: Final = 1 << 512  # bounds beyond it are not told apart: a hostile program squares them without end
 
 Op = Literal[
     "state", "batch", "constant",
@@ -33,7 +35,8 @@ Op = Literal[
     "reshape", "permute", "expand", "slice", "concat", "window", "fold",
     "relu", "positive", "argmax", "round", "divide", "sqrt", "rsqrt",
 ]  # fmt: skip
-Size = Annotated[int, Field(ge=0, le=MAX_ELEMENTS)]
+Size = Annotated[int, Field(ge=1, le=MAX_ELEMENTS)]
+Place = Annotated[int, Field(ge=0, le=MAX_ELEMENTS)]
 Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.\-]{1,200}\z")]
 Integer = Annotated[str, StringConstraints(pattern=r"\A(0|-?[1-9][0-9]{0,18})\z")]
 
@@ -61,11 +64,11 @@ class Node(Document):
     """round, divide, sqrt, rsqrt: how many limbs the result may take; see `quotient_limit`."""
     axes: Annotated[list[Annotated[int, Field(ge=0, lt=MAX_DIMS)]], Field(max_length=MAX_DIMS)] | None = None
     """sum: the axes that become 1. permute: the order of the input's axes. slice, concat: one axis."""
-    start: Size | None = None
+    start: Place | None = None
     """slice: first index."""
     kernel: Annotated[list[Size], Field(min_length=2, max_length=2)] | None = None
     stride: Annotated[list[Size], Field(min_length=2, max_length=2)] | None = None
-    padding: Annotated[list[Size], Field(min_length=2, max_length=2)] | None = None
+    padding: Annotated[list[Place], Field(min_length=2, max_length=2)] | None = None
     """window, fold: height and width, of zeros on each side; fold has no padding."""
 
     @property
@@ -133,7 +136,7 @@ class Program(Document):
         """
         found: list[int] = []
         for index, node in enumerate(self.nodes):
-            found.append(state(index) if node.op == "state" else self._limit(node, found, limb))
+            found.append(state(index) if node.op == "state" else min(self._limit(node, found, limb), _ENDLESS))
         return found
 
     def _limit(self, node: Node, found: Sequence[int], limb: int) -> int:
@@ -159,7 +162,9 @@ class Program(Document):
             return ins[0] * math.prod(node.kernel or ())
         if op in ("positive", "argmax"):
             return 1
-        if op in ("round", "divide", "sqrt", "rsqrt"):
+        if op in ("sqrt", "rsqrt"):
+            return (1 << (node.limbs or 1) * self.limb_bits) - 1
+        if op in ("round", "divide"):
             return limb if node.limbs == 1 else self.quotient_limit(node.limbs or 1)
         return max(ins)
 
@@ -168,18 +173,35 @@ class Program(Document):
         for index, node in enumerate(self.nodes):
             if any(before >= index for before in node.inputs):
                 raise ValueError(f"node {index} reads a later node")
+            if node.size > MAX_ELEMENTS:
+                raise ValueError(f"node {index} has more than {MAX_ELEMENTS} elements")
         virtual = self.virtual()
         for index, node in enumerate(self.nodes):
             check_shape(self, index, node, virtual)
+        self._check_chains()
         self._check_ends()
         self._check_limits()
         return self
 
+    def _check_chains(self) -> None:
+        depth: list[int] = []
+        for index, node in enumerate(self.nodes):
+            linear = is_linear(node.op)
+            depth.append(1 + max((depth[at] for at in node.inputs), default=0) if linear else 0)
+            if depth[index] > MAX_CHAIN:
+                raise ValueError(f"node {index}: more than {MAX_CHAIN} linear operations in a row; round between them")
+
     def _check_ends(self) -> None:
+        if not self.batches:
+            raise ValueError("a step reads a batch")
         for index in self.batches:
             if not self.nodes[index].shape or self.nodes[index].shape[0] != self.batch:
                 raise ValueError(f"node {index}: the first axis of a batch tensor counts its {self.batch} records")
+            if self.nodes[index].kind == "marks" and len(self.nodes[index].shape) < 2:
+                raise ValueError(f"node {index}: marks stand along an axis of their own")
         states = [index for index, node in enumerate(self.nodes) if node.op == "state"]
+        if self.parameters > MAX_ELEMENTS or sum(self.nodes[index].size for index in self.batches) > MAX_ELEMENTS:
+            raise ValueError(f"state or batch has more than {MAX_ELEMENTS} elements")
         if sorted(self.states) != states or len({self.nodes[index].name for index in states}) != len(states):
             raise ValueError("every tensor of the state has one name and one next value")
         if len({self.nodes[index].name for index in self.batches}) != len(self.batches):

@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from pot.zk.program import Node, Program
+    from pot.zk.semantics.program import Node, Program
 
-__all__ = ["ATTRIBUTES", "check_shape", "is_virtual", "windows"]
+__all__ = ["ATTRIBUTES", "check_shape", "is_linear", "is_virtual", "windows"]
 
 ATTRIBUTES: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
     "state": (0, ("name", "width")), "batch": (0, ("name", "kind", "width")), "constant": (0, ("values",)),
@@ -39,6 +39,11 @@ _LINEAR: Final = frozenset(
 def is_virtual(op: str, inputs: Sequence[bool]) -> bool:
     """Whether a node's elements are sums of products that the circuit only ever meets in random combinations."""
     return op == "matmul" or (op in _LINEAR and any(inputs))
+
+
+def is_linear(op: str) -> bool:
+    """Whether an operation only adds, moves and multiplies by constants."""
+    return op in _LINEAR
 
 
 def windows(size: int, kernel: int, stride: int, padding: int) -> int:
@@ -75,7 +80,9 @@ def _shape(node: Node, ins: Sequence[Node]) -> Sequence[int] | None:
         return node.shape if len(node.values or ()) in (1, node.size) else None
     if op in ("add", "sub", "mul", "divide"):
         return first if ins[0].shape == ins[1].shape else None
-    if op in ("times", "shift", "relabel", "relu", "positive", "argmax", "round", "sqrt", "rsqrt"):
+    if op == "argmax":
+        return first or None
+    if op in ("times", "shift", "relabel", "relu", "positive", "round", "sqrt", "rsqrt"):
         return first
     if op == "matmul":
         return _matmul(first, list(ins[1].shape))

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from pot.errors import UsageError
-from pot.zk.program import Next, Node, Program
-from pot.zk.shapes import windows
+from pot.zk.semantics.program import Next, Node, Program
+from pot.zk.semantics.shapes import windows
 
 __all__ = ["Builder"]
 

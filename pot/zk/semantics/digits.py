@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from pot.zk.builder import Builder
-from pot.zk.program import Program
+from pot.zk.semantics.builder import Builder
+from pot.zk.semantics.program import Program
 
 __all__ = ["digits_program", "mlp_program"]
 
