@@ -52,13 +52,16 @@ _MAX_COMPONENTS: Final = 16  # the format knows seven
 Point = Annotated[str, StringConstraints(pattern=r"\A[0-9a-f]{128}\z")]
 """A KZG commitment: a BN254 G1 point as the 64 bytes that stand in the proofs, hex."""
 
+PointList = Annotated[str, StringConstraints(pattern=r"\A([0-9a-f]{128}){1,64}\z")]
+"""The points of all vectors of a state or batch, one behind the other."""
+
 
 class Points(Document):
     """KZG commitments of the state before a step, of its batch, and of the state after it (exact semantics)."""
 
-    before: Point
-    batch: Point
-    after: Point
+    before: PointList
+    batch: PointList
+    after: PointList
 
 
 class StateFile(BaseModel):

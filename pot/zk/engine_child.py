@@ -76,7 +76,7 @@ def call_setup(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
     ezkl.compile_circuit("step.onnx", "compiled", "settings.json")
     ezkl.setup("compiled", "vk", "pk", "srs")
     tables = Path(request["home"]) / "cache"
-    return {"tables": sorted(entry.name for entry in tables.iterdir())}
+    return {"tables": sorted(entry.name for entry in tables.iterdir()) if tables.is_dir() else []}
 
 
 def call_commit(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
@@ -107,20 +107,21 @@ def call_mock(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def call_prove(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
-    outputs = _witness(ezkl, request)
-    if request["expected"] and outputs != vectors("expected", request["expected"]):
+    outputs = "".join(element for out in _witness(ezkl, request) for element in out)
+    if request["expected"] is not None and outputs != request["expected"]:
         return {"proven": False}
     ezkl.prove("witness.json", "compiled", "pk", "proof.json", "srs")
     found = json.loads(Path("proof.json").read_bytes())
-    return {"proven": True, "instances": found["instances"], "hex_proof": found["hex_proof"]}
+    return {"proven": True, "hex_proof": found["hex_proof"]}
 
 
 def call_verify(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
     template = {"protocol": None, "split": None, "pretty_public_inputs": None, "timestamp": None, "version": None}
     results = []
-    for proof in request["proofs"]:
-        # only these two fields come from the prover
-        body = {**template, "instances": [[]], "proof": list(bytes.fromhex(proof)), "hex_proof": "0x" + proof}
+    for proof, public in request["proofs"]:
+        # of these two fields only the proof comes from the prover
+        instances = [public[at : at + 2 * ELEMENT] for at in range(0, len(public), 2 * ELEMENT)]
+        body = {**template, "instances": [instances], "proof": list(bytes.fromhex(proof)), "hex_proof": "0x" + proof}
         Path("proof.json").write_text(json.dumps(body))
         try:
             results.append(bool(ezkl.verify("proof.json", "settings.json", "vk", "srs")))
@@ -163,6 +164,9 @@ def main() -> int:
         reply = {"result": CALLS[request["call"]](ezkl, request), "version": version(ezkl)}
     except BaseException as error:  # ezkl's PanicException is a BaseException; nothing may leave but a reply
         reply = {"error": f"{type(error).__name__}: {error}"[:500]}
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    kilobyte = 1 if sys.platform == "darwin" else 1024
+    reply |= {"cpu_seconds": used.ru_utime + used.ru_stime, "memory_bytes": used.ru_maxrss * kilobyte}
     REPLY.write_text(json.dumps(reply))
     return 0
 

@@ -1,100 +1,119 @@
-"""Proving a step: from weights, batch and blinds to a `StepProof`, verified before it is handed out.
+"""Proving a step: from state, batch and blinds to a `StepProof`, verified before it is handed out.
 
-Implements `specs/step-proof.md`, sections "Vectors" and "Limits". Every value is range-checked by the integer reference
-first: ezkl's prover hangs forever on a value outside its table.
+Implements `specs/step-proof.md`, sections "Vectors", "Challenge" and "Limits". In family exact every value is
+range-checked by the integer reference first: ezkl's prover hangs forever on a value outside its table. In family auto
+only the time limit ends it.
 
 Shows: the prover's own check that the proof it returns verifies. Does not show: anything to others.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from pot.errors import Refused
 from pot.recording.transcript import Points
-from pot.zk.exact import Step, Weights, step
-from pot.zk.kit import ProvingKit, commit_vectors
-from pot.zk.packing import Vector, batch_vector, blinds, constants_vector, state_vector, witness_vector, zero_vector
-from pot.zk.proof import StepProof, front_points
+from pot.zk.circuits.challenge import challenge
+from pot.zk.circuits.field import Vector
+from pot.zk.kit import ProvingKit, VerifyingKit, commit_vectors
+from pot.zk.proof import StepProof, front_points, named_points
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
     from pot.zk.engine import Engine
-    from pot.zk.kit import VerifyingKit
-    from pot.zk.spec import CircuitSpec
 
     Ints = NDArray[np.int64]
 
-__all__ = ["BatchToCommit", "StateToCommit", "commit_batches", "commit_states", "prove_step", "step_vectors"]
-
-StateToCommit = tuple[int, Weights]
-"""Step number t and the state after it (t = 0: the start)."""
-
-BatchToCommit = tuple[int, "Ints", "Ints"]
-"""Step number t (from 1), features (batch, inputs) and labels (batch,) of that step."""
+__all__ = ["Prepared", "assemble", "prepare_step", "prove_part", "prove_step"]
 
 
-def commit_states(kit: VerifyingKit, secret: bytes, states: Sequence[StateToCommit], engine: Engine) -> list[str]:
-    """The point of each state, blinded by the run's secret, all in one go."""
-    spec = kit.circuit.spec
-    vectors = [
-        state_vector(spec, weights, blinds(spec, secret, "state", number), start=number == 0)
-        for number, weights in states
-    ]
-    return commit_vectors(kit, vectors, engine)
+@dataclass(frozen=True)
+class Prepared:
+    """A step whose vectors are committed to: what every part of its proof is made from."""
+
+    number: int
+    precommit_sha256: str
+    points: Points
+    witness: list[str]
+    inputs: list[list[Vector]]
+    """For each part, its input vectors in order."""
+    public: list[Vector]
+    """For each part, its public outputs: powers of the challenges, and zero; none in family auto."""
+    outputs: list[Vector] = field(default_factory=list)
+    """For each part, all its outputs."""
+    distance: float | None = None
+    """Family auto: how far the next state lies from the float step, in units of its grid."""
 
 
-def commit_batches(kit: VerifyingKit, secret: bytes, batches: Sequence[BatchToCommit], engine: Engine) -> list[str]:
-    """The point of each step's batch, blinded by the run's secret, all in one go."""
-    spec = kit.circuit.spec
-    vectors = [
-        batch_vector(spec, features, labels, blinds(spec, secret, "batch", number))
-        for number, features, labels in batches
-    ]
-    return commit_vectors(kit, vectors, engine)
+def prepare_step(
+    kit: VerifyingKit, *, secret: bytes, precommit_sha256: str, number: int, state: Mapping[str, Ints],
+    batch: Mapping[str, Ints], after: Mapping[str, Ints] | None = None, engine: Engine,
+) -> Prepared:  # fmt: skip
+    """Run step `number` (from 1; family auto: take its `after`), commit to its vectors, and derive the challenge.
+
+    `secret`: the run's 32 bytes from which all blinds derive. Raises `Malformed`, `RangeLeft`, `EngineFailure`.
+    """
+    family, circuit = kit.family, kit.circuit
+    made = family.step(circuit, secret, number, state, batch, after)
+    names = kit.layout.names()
+    points = dict(zip(names, commit_vectors(kit, [made.vectors[name] for name in names], engine), strict=True))
+    found = challenge(
+        circuit_sha256=circuit.sha256(), precommit_sha256=precommit_sha256, step=number, names=names, points=points
+    )
+    parts = [family.part(made.vectors, found, part) for part in circuit.parts]
+
+    def joined(which: str) -> str:
+        return "".join(points[name] for name in names if name.partition(".")[0] == which)
+
+    return Prepared(
+        number, precommit_sha256, Points(before=joined("before"), batch=joined("batch"), after=joined("after")),
+        [points[name] for name in names if name.startswith("witness.")],
+        [part.inputs for part in parts], [part.public for part in parts], [part.outputs for part in parts],
+        made.distance,
+    )  # fmt: skip
 
 
-def step_vectors(
-    spec: CircuitSpec, secret: bytes, number: int, weights: Weights, features: Ints, labels: Ints
-) -> tuple[list[Vector], list[Vector], Step]:
-    """Inputs and expected outputs of the circuit for step `number` (from 1), and the step's result."""
-    result = step(spec, weights, features, labels)
-    next_blind = blinds(spec, secret, "state", number)
-    inputs = [
-        state_vector(spec, weights, blinds(spec, secret, "state", number - 1)),
-        batch_vector(spec, features, labels, blinds(spec, secret, "batch", number)),
-        witness_vector(spec, result, blinds(spec, secret, "witness", number), next_blind),
-        constants_vector(spec),
-    ]
-    return inputs, [state_vector(spec, result.weights, next_blind), zero_vector(spec)], result
+def prove_part(kit: ProvingKit, prepared: Prepared, part: int, engine: Engine) -> bytes:
+    """Prove one part of a prepared step and verify it. Raises `Malformed`, `EngineFailure`, `Refused` (a defect)."""
+    proof = engine.prove(kit.part_folder(part), prepared.inputs[part], prepared.outputs[part])
+    document, files = kit.circuit.parts[part], kit.verifying.parts[part]
+    if str(len(proof)) != document.proof_bytes:
+        raise Refused(f"the proof of step {prepared.number} has {len(proof)} bytes, not {document.proof_bytes}")
+    points = named_points(kit.verifying.layout.names(), prepared.points, prepared.witness) or {}
+    front = front_points(proof, document.inputs) or {}
+    if any(front.get(name) != point for name, point in points.items() if name in document.inputs):
+        raise Refused(f"the proof of step {prepared.number} begins with other points than its vectors have")
+    checked = engine.verify([(proof, prepared.public[part])], files.settings, files.verifying_key, kit.verifying.srs)
+    if checked != [True]:
+        raise Refused(f"the proof of step {prepared.number} does not verify; nothing was written")
+    return proof
+
+
+def assemble(kit: VerifyingKit, prepared: Prepared, proofs: list[bytes]) -> StepProof:
+    """The step proof of a prepared step from the proofs of its parts, in order."""
+    return StepProof(
+        version="pot/step-proof/v2",
+        precommit_sha256=prepared.precommit_sha256,
+        step=str(prepared.number),
+        circuit_sha256=kit.circuit.sha256(),
+        points=prepared.points,
+        witness=prepared.witness,
+        proofs=[proof.hex() for proof in proofs],
+    )
 
 
 def prove_step(
-    kit: ProvingKit, *, secret: bytes, precommit_sha256: str, number: int, weights: Weights, features: Ints,
-    labels: Ints, engine: Engine,
+    kit: ProvingKit, *, secret: bytes, precommit_sha256: str, number: int, state: Mapping[str, Ints],
+    batch: Mapping[str, Ints], after: Mapping[str, Ints] | None = None, engine: Engine,
 ) -> StepProof:  # fmt: skip
-    """Prove step `number` (from 1) from the state before it and its batch; about 5 s on two cores for 64-32-10.
-
-    `secret`: the run's 32 bytes from which all blinds derive. Raises `Malformed`, `RangeLeft`, `EngineFailure`,
-    `Refused` when the proof does not verify (a defect, never handed out).
-    """
-    spec, verifying = kit.spec, kit.verifying
-    inputs, outputs, _ = step_vectors(spec, secret, number, weights, features, labels)
-    proof = engine.prove(kit.folder, inputs, outputs)
-    points = front_points(proof)
-    if points is None or str(len(proof)) != kit.circuit.proof_bytes:
-        raise Refused(f"the proof of step {number} has {len(proof)} bytes, not {kit.circuit.proof_bytes}")
-    if engine.verify([proof], verifying.settings, verifying.verifying_key, verifying.srs) != [True]:
-        raise Refused(f"the proof of step {number} does not verify; nothing was written")
-    return StepProof(
-        version="pot/step-proof/v1",
-        precommit_sha256=precommit_sha256,
-        step=str(number),
-        circuit_sha256=kit.circuit.sha256(),
-        points=Points(before=points["before"], batch=points["batch"], after=points["after"]),
-        proof=proof.hex(),
-    )
+    """Prepare a step and prove its parts one after the other; `pot.zk.schedule` proves many at once."""
+    prepared = prepare_step(
+        kit.verifying, secret=secret, precommit_sha256=precommit_sha256, number=number, state=state, batch=batch,
+        after=after, engine=engine,
+    )  # fmt: skip
+    proofs = [prove_part(kit, prepared, part, engine) for part in range(len(kit.circuit.parts))]
+    return assemble(kit.verifying, prepared, proofs)

@@ -1,33 +1,36 @@
 """Checking step proofs: against a pinned circuit, and against the points that a run's transcript holds.
 
-Implements `specs/step-proof.md`, section "Verification"; the numbers stand in the code. Nothing but the proof's bytes
-comes from the prover: circuit, key, settings and SRS are pinned by digest or rebuilt, and the points are the
-transcript's. ezkl runs in a limited subprocess, because it parses hostile bytes.
+Implements `specs/step-proof.md`, section "Verification"; the numbers stand in the code. Nothing but the proofs' bytes
+and the points of the witness come from the prover: circuit, program, keys, settings and SRS are pinned by digest or
+rebuilt, the other points are the transcript's, and the public outputs are computed here. ezkl runs in a limited
+subprocess.
 
-Shows: there are a state and a batch behind the transcript's points whose exact step is the state behind the next point.
-Does not show: what the points open to (see `check_state_point`), or that the batch's records are licensed, true or new.
+Shows: there are a state and a batch behind the transcript's points whose exact step is the state behind the next
+point. Does not show: what the points open to (see `check_state_point`), or that the batch's records are licensed, true
+or new.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pot.canonical import parse
 from pot.errors import Malformed, Refused
 from pot.recording.transcript import Points
+from pot.zk.circuits.challenge import challenge
+from pot.zk.circuits.field import Vector
+from pot.zk.circuits.packing import Blinds
+from pot.zk.engine import EngineFailure
 from pot.zk.kit import VerifyingKit, commit_vectors, rebuild
-from pot.zk.packing import batch_vector, state_vector
-from pot.zk.proof import MAX_PROOF_BYTES, StepProof, front_points
+from pot.zk.proof import MAX_STEP_PROOF_BYTES, StepProof, front_points, named_points
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     import numpy as np
     from numpy.typing import NDArray
 
-    from pot.zk.circuit import Circuit
+    from pot.zk.circuit import CircuitPart
     from pot.zk.engine import Engine
-    from pot.zk.exact import Weights
 
     Ints = NDArray[np.int64]
 
@@ -42,7 +45,7 @@ __all__ = [
     "verify_steps",
 ]
 
-Code = Literal["circuit", "kit", "run", "step", "length", "points", "constants", "residual", "invalid", "opening"]
+Code = Literal["circuit", "kit", "run", "step", "length", "points", "constants", "invalid", "opening"]
 
 
 class StepProofRefused(Refused):
@@ -64,7 +67,7 @@ class Expected(tuple[str, int, Points]):
 
 def read_step_proof(data: bytes, *, what: str = "step proof") -> StepProof:
     """Parse a step proof object. Raises `Malformed`, `LimitExceeded`."""
-    return StepProof.from_bytes(data, what=what, limit=3 * MAX_PROOF_BYTES)
+    return StepProof.from_bytes(data, what=what, limit=MAX_STEP_PROOF_BYTES)
 
 
 def verify_step(
@@ -77,46 +80,60 @@ def verify_step(
 def verify_steps(
     proofs: Sequence[StepProof], *, kit: VerifyingKit, circuit_sha256: str, expected: Sequence[Expected], engine: Engine
 ) -> None:
-    """Check many step proofs of one circuit in one child process (about 20 ms each). Raises like `verify_step`."""
+    """Check many step proofs of one circuit, one child process a part. Raises like `verify_step`."""
     if len(proofs) != len(expected):
         raise StepProofRefused("step", f"{len(proofs)} step proofs are given for {len(expected)} steps")
-    # 1 the circuit is the pinned one, and key, settings and SRS are the circuit's
+    # 1 the circuit is the pinned one, and program, keys, settings and SRS are the circuit's
     _check_kit(kit, circuit_sha256)
     # 2 each proof is about the expected run, step and circuit, and its points are the transcript's
-    bodies = [_check_front(proof, kit.circuit, wanted) for proof, wanted in zip(proofs, expected, strict=True)]
-    # 3 the proof system accepts
-    if not bodies:
+    family, names = kit.family, kit.layout.names()
+    checked = [_check_statement(kit, proof, wanted, names) for proof, wanted in zip(proofs, expected, strict=True)]
+    if not proofs:
         return
-    for proof, valid in zip(proofs, engine.verify(bodies, kit.settings, kit.verifying_key, kit.srs), strict=True):
-        if not valid:
-            raise StepProofRefused("invalid", f"step {proof.step}: the proof does not verify under the circuit's key")
+    if engine.version() != kit.circuit.ezkl_version:
+        raise EngineFailure(
+            "verify", f"version {engine.version()} is installed, the circuit was made with {kit.circuit.ezkl_version};"
+            " install that one",
+        )  # fmt: skip
+    # 3 every part begins with the right points, and the proof system accepts it for outputs that are computed here
+    for at, (part, document) in enumerate(zip(kit.parts, kit.circuit.parts, strict=True)):
+        bodies = []
+        for proof, (points, challenges) in zip(proofs, checked, strict=True):
+            body = _check_front(proof, at, document, {**points, **family.pinned(kit.circuit)})
+            bodies.append((body, family.public(challenges, document)))
+        valid = engine.verify(bodies, part.settings, part.verifying_key, kit.srs)
+        for proof, accepted in zip(proofs, valid, strict=True):
+            if not accepted:
+                raise StepProofRefused(
+                    "invalid", f"step {proof.step}: part {at + 1} of its proof does not verify under the circuit's key"
+                )
 
 
 def check_circuit(kit: VerifyingKit, engine: Engine) -> None:
-    """Rebuild circuit, settings, key and pinned points from the spec and compare: trusts no digest but the SRS's."""
-    found = rebuild(kit.circuit.spec, kit.srs, engine).circuit
+    """Rebuild circuit, settings, keys and pinned points from the program: trusts no digest but the SRS's."""
+    found = rebuild(kit, engine).circuit
     if found != kit.circuit:
         names = [name for name in type(found).model_fields if getattr(found, name) != getattr(kit.circuit, name)]
-        raise StepProofRefused("circuit", f"the circuit is not the one of its spec: {', '.join(names)} differ")
+        raise StepProofRefused("circuit", f"the circuit is not the one of its program: {', '.join(names)} differ")
 
 
 def check_state_point(
-    kit: VerifyingKit, *, weights: Weights, blind: Sequence[int], point: str, start: bool, engine: Engine
+    kit: VerifyingKit, *, state: Mapping[str, Ints], blinds: Blinds, point: str, start: bool, engine: Engine
 ) -> None:
-    """Recompute the point of an opened state (the first, with `start`, or the last). Raises `StepProofRefused`.
+    """Recompute the points of an opened state (the first, with `start`, or the last). Raises `StepProofRefused`.
 
-    `start` also demands |w| < 64, the base of the induction that keeps every later state inside its lanes.
+    `start` also demands the range in which a run begins, the base of the induction in `pot.zk.circuits.bounds`.
     """
-    vector = state_vector(kit.circuit.spec, weights, blind, start=start)
-    _same_point(commit_vectors(kit, [vector], engine)[0], point, "state")
+    vectors = kit.family.state_vectors(kit.layout, state, blinds, start)
+    _same_point("".join(commit_vectors(kit, vectors, engine)), point, "state")
 
 
 def check_batch_point(
-    kit: VerifyingKit, *, features: Ints, labels: Ints, blind: Sequence[int], point: str, engine: Engine
+    kit: VerifyingKit, *, batch: Mapping[str, Ints], blinds: Blinds, point: str, engine: Engine
 ) -> None:
-    """Recompute the point of an opened batch. Raises `StepProofRefused`, `Malformed`."""
-    vector = batch_vector(kit.circuit.spec, features, labels, blind)
-    _same_point(commit_vectors(kit, [vector], engine)[0], point, "batch")
+    """Recompute the points of an opened batch. Raises `StepProofRefused`, `Malformed`."""
+    vectors = kit.family.batch_vectors(kit.layout, batch, blinds)
+    _same_point("".join(commit_vectors(kit, vectors, engine)), point, "batch")
 
 
 def _same_point(found: str, expected: str, what: str) -> None:
@@ -130,39 +147,56 @@ def _check_kit(kit: VerifyingKit, circuit_sha256: str) -> None:
         raise StepProofRefused("circuit", f"circuit {found} is not the pinned circuit {circuit_sha256}")
     try:
         kit.check()
-        settings = parse(kit.settings, what="settings")
     except Refused as error:
         raise StepProofRefused("kit", str(error)) from None
-    # the digest is pinned; this states which settings may be pinned at all
-    arguments = settings.get("run_args") if isinstance(settings, dict) else None
-    if not isinstance(arguments, dict) or (arguments.get("input_visibility"), arguments.get("output_visibility")) != (
-        "KZGCommit",
-        "KZGCommit",
-    ):
-        raise Malformed("settings: inputs and outputs of the circuit are not committed to by points")
+    if not kit.family.reads_all(kit.circuit):
+        raise StepProofRefused("circuit", "the circuit's parts do not read the vectors that its program is laid out in")
+    for part in kit.parts:  # the digest is pinned; this states which settings may be pinned at all
+        settings = parse(part.settings, what="settings")
+        arguments = settings.get("run_args") if isinstance(settings, dict) else None
+        seen = ("input_visibility", "output_visibility")
+        expected = list(kit.family.visibilities)
+        if not isinstance(arguments, dict) or [arguments.get(name) for name in seen] != expected:
+            raise Malformed(
+                f"settings: inputs and outputs are not {' and '.join(expected)}, as the circuit's family is"
+            )
 
 
-def _check_front(proof: StepProof, circuit: Circuit, expected: Expected) -> bytes:
-    """Run, step, circuit, length and points; returns the proof's bytes."""
+def _check_statement(
+    kit: VerifyingKit, proof: StepProof, expected: Expected, names: Sequence[str]
+) -> tuple[dict[str, str], Vector]:
+    """Run, step, circuit and points; returns the points by name, and the challenges that follow from all of it."""
     precommit, number, points = expected
-    if proof.circuit_sha256 != circuit.sha256():
+    if proof.circuit_sha256 != kit.circuit.sha256():
         raise StepProofRefused("circuit", f"step {number}: the proof names another circuit")
     if proof.precommit_sha256 != precommit:
         raise StepProofRefused("run", f"step {number}: the proof is of run {proof.precommit_sha256}, not {precommit}")
-    if proof.step != str(number) or not 1 <= number <= circuit.spec.max_steps:
+    if proof.step != str(number) or not 1 <= number <= kit.circuit.max_steps:
         raise StepProofRefused("step", f"the proof is of step {proof.step}, not of step {number} of this run")
-    body = bytes.fromhex(proof.proof)
-    if str(len(body)) != circuit.proof_bytes:  # ezkl ignores trailing bytes
-        raise StepProofRefused("length", f"step {number}: {len(body)} bytes, proofs have {circuit.proof_bytes}")
-    front = front_points(body)
-    if front is None:
-        raise StepProofRefused("length", f"step {number}: the proof is too short to hold its points")
+    if len(proof.proofs) != len(kit.circuit.parts):
+        raise StepProofRefused("length", f"step {number}: {len(proof.proofs)} parts, not {len(kit.circuit.parts)}")
     for name in ("before", "batch", "after"):
-        wanted = getattr(points, name)
-        if front[name] != wanted or getattr(proof.points, name) != wanted:
+        if getattr(proof.points, name) != getattr(points, name):
             raise StepProofRefused("points", f"step {number}: the point {name!r} is not the one in the transcript")
-    if front["constants"] != circuit.constants_point:
-        raise StepProofRefused("constants", f"step {number}: the proof computes with other constants")
-    if front["residual"] != circuit.zero_point:
-        raise StepProofRefused("residual", f"step {number}: a rounding, label or bias feature in it is wrong")
+    named = named_points(names, points, proof.witness)
+    if named is None:
+        raise StepProofRefused("points", f"step {number}: it has another number of points than the circuit's vectors")
+    found = challenge(
+        circuit_sha256=kit.circuit.sha256(), precommit_sha256=precommit, step=number, names=names, points=named
+    )
+    return named, found
+
+
+def _check_front(proof: StepProof, at: int, part: CircuitPart, points: Mapping[str, str]) -> bytes:
+    """Length and leading points of one part's proof; returns its bytes."""
+    body = bytes.fromhex(proof.proofs[at])
+    if str(len(body)) != part.proof_bytes:  # ezkl ignores trailing bytes
+        raise StepProofRefused("length", f"step {proof.step}: {len(body)} bytes, proofs have {part.proof_bytes}")
+    front = front_points(body, part.inputs)
+    if front is None:
+        raise StepProofRefused("length", f"step {proof.step}: the proof is too short to hold its points")
+    for name in part.inputs:
+        if name != "challenge" and front[name] != points[name]:  # a challenge has no point: its vector is public
+            code: Code = "constants" if name == "constants" else "points"
+            raise StepProofRefused(code, f"step {proof.step}: the proof computes with another {name}")
     return body

@@ -1,0 +1,1 @@
+"""From a program to circuits: vectors, identities, random combinations, parts."""

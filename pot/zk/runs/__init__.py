@@ -1,0 +1,1 @@
+"""Runs whose steps can be proven: their states, their inputs taken back, their slack."""
