@@ -41,6 +41,7 @@ from attest.draft import (
 from attest.envelope import sign_envelope
 from attest.predicate import AUDIT, DATA_AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCertificate
 from attest.statement import Statement, make_statement
+from attest.step_claims import Disclosure, step_claims
 from attest.trust.keys import PrivateKey
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Finding
@@ -56,11 +57,14 @@ from pot.recording.precommit import Precommit
 __all__ = ["Certification", "certify", "sign_audit", "sign_data_audit", "sign_statement"]
 
 _COMMITMENTS_FOLDER: Final = "commitments"
-_MAX_PROOF_OBJECT_BYTES: Final = 1 << 20
-_MAX_KIT_BYTES: Final = 256 << 20
 
 # what only a policy can decide; everything else must already hold when the certificate is made
-_FOR_POLICIES: Final = frozenset({"signature", "identity", "policy", "circuit", "srs", "step-proof", "requirement"})
+_FOR_POLICIES: Final = frozenset(
+    {
+        "signature", "identity", "policy", "circuit", "srs", "step-proof", "state-opening", "batch-opening",
+        "step-absence", "requirement",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,6 +106,7 @@ def certify(
     audits: Sequence[Path] = (),
     step_proofs: Sequence[Path] = (),
     kit: Path | None = None,
+    disclosure: Disclosure | None = None,
     parent: Path | None = None,
     commitments: Sequence[Path] = (),
     inner: Sequence[Path] = (),
@@ -111,7 +116,7 @@ def certify(
 
     `exclusions`, `inclusions`: files of `pot data exclude` and `include`; the commitments that they name are looked for
     beside them, or given as `commitments`. `compositions`: files of `pot data compose`. `audits`: signed audit lines.
-    `step_proofs`: files of `pot prove`; `kit`: the folder with their circuit, settings, key and reference string.
+    `step_proofs`: files of `pot prove`; `kit`: the folder of their circuit; `disclosure`: which points are opened.
     `parent`: the release bundle of the model that was built on. `inner`: inner digests that auditors revealed. `name`:
     of the model; the folder's name if left out.
     Raises `UsageError`, `Malformed`, `Refused` (the certificate would not hold).
@@ -133,7 +138,8 @@ def certify(
     claims += [exclusion_claim(draft, path, commitments, precommit) for path in exclusions]
     claims += [inclusion_claim(draft, path, commitments, precommit) for path in inclusions]
     claims += [composition_claim(draft, path, precommit) for path in compositions]
-    claims += _step_claims(draft, step_proofs, kit)
+    run = (precommit, transcript, chain)
+    claims += step_claims(draft, run_dir, run, step_proofs, kit, disclosure or Disclosure(), commitments)
     model_name = name or model_dir.resolve().name
     unit = audited[0].challenge.unit if audited else "segment"
     replayed = {u.unit_number for r in audited if r.challenge.unit == unit for u in r.replays if u.outcome == "MATCH"}
@@ -209,33 +215,6 @@ def _payload_sha256(line: bytes) -> str | None:
         return sha256_hex(SigstoreBundle.from_line(line, what=CLAIMS_FILE).dsse_envelope.payload_bytes())
     except PotError:  # junk in somebody else's claims is theirs to explain; it matches no digest
         return None
-
-
-def _step_claims(draft: Draft, step_proofs: Sequence[Path], kit: Path | None) -> list[dict[str, Any]]:
-    """The step proofs by circuit, and the circuit's parts."""
-    if not step_proofs:
-        return []
-    if kit is None:
-        raise UsageError("certify: step proofs need their circuit; give the folder that pot prove used with --kit")
-    from pot.zk.circuit import Circuit
-    from pot.zk.verifier import read_step_proof
-
-    document = read_file(kit / "circuit.json", limit=_MAX_PROOF_OBJECT_BYTES)
-    circuit = Circuit.from_bytes(document, what=str(kit / "circuit.json"))
-    draft.add(document)
-    parts = {"settings.json": circuit.settings_sha256, "vk": circuit.vk_sha256, "srs": circuit.srs_sha256}
-    for part, expected in parts.items():
-        if draft.add(read_file(kit / part, limit=_MAX_KIT_BYTES)) != expected:
-            raise Refused(f"{kit / part}: not the file that circuit.json names")
-    steps: list[tuple[int, str]] = []
-    for path in step_proofs:
-        data = read_file(path, limit=_MAX_PROOF_OBJECT_BYTES)
-        proof = read_step_proof(data, what=str(path))
-        if proof.circuit_sha256 != circuit.sha256():
-            raise Refused(f"{path}: the step proof is of another circuit than {kit}")
-        steps.append((int(proof.step), draft.add(data)))
-    listed = [{"step": str(step), "proof_sha256": sha256} for step, sha256 in sorted(steps)]
-    return [{"type": "steps-proven", "circuit_sha256": circuit.sha256(), "steps": listed}]
 
 
 def _operations(

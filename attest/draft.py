@@ -39,6 +39,7 @@ __all__ = [
     "exclusion_claim",
     "find_commitment",
     "inclusion_claim",
+    "named_set",
 ]
 
 MAX_COMMITMENT_BYTES: Final = 16 << 20
@@ -159,7 +160,7 @@ def exclusion_claim(draft: Draft, path: Path, commitments: Sequence[Path], preco
         if not _same_files(draft, promised, DatasetCommitment.from_bytes(document, what=str(other))):
             raise Refused(f"{path}: proves against {other}, which is not about the files that this run committed to")
         draft.add(document)
-    name, exclusion, digests = _set(draft, header.exclusion_sha256, [path.parent, *commitments])
+    name, exclusion, digests = named_set(draft, header.exclusion_sha256, [path.parent, *commitments])
     return {
         "type": "dataset-exclusion",
         "name": name,
@@ -186,7 +187,7 @@ def inclusion_claim(draft: Draft, path: Path, commitments: Sequence[Path], preco
     header = read_inclusion(data, what=str(path)).header
     if header.training_sha256 not in {item.commitment_sha256 for item in precommit.data}:
         raise Refused(f"{path}: proves against {header.training_sha256}, which this run did not commit to")
-    name, inclusion, digests = _set(draft, header.inclusion_sha256, [path.parent, *commitments])
+    name, inclusion, digests = named_set(draft, header.inclusion_sha256, [path.parent, *commitments])
     return {
         "type": "dataset-inclusion",
         "name": name,
@@ -197,7 +198,7 @@ def inclusion_claim(draft: Draft, path: Path, commitments: Sequence[Path], preco
     }
 
 
-def _set(draft: Draft, sha256: str, places: Sequence[Path]) -> tuple[str, str, str]:
+def named_set(draft: Draft, sha256: str, places: Sequence[Path]) -> tuple[str, str, str]:
     """Name, commitment and listing of X or Y; the listing lies beside the commitment."""
     from pot.data.commit import listing_path
 

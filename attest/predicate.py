@@ -33,10 +33,12 @@ __all__ = [
     "Inputs",
     "Model",
     "Name",
+    "OpenedStep",
     "Operation",
     "Parent",
     "ProvenStep",
     "Run",
+    "StepExclusion",
     "StepsProven",
     "TrainingCertificate",
     "TrainingProvenance",
@@ -161,15 +163,41 @@ class ProvenStep(Document):
 
 
 class StepsProven(Document):
-    """The listed steps map the committed state before to the committed state after, as the circuit says."""
+    """The listed steps map the committed state before to the committed state after, as the circuit says.
+
+    `first_opening_sha256`, `last_opening_sha256`: objects that open the points of the run's first and last state.
+    """
 
     type: Literal["steps-proven"]
     circuit_sha256: Hex32
     steps: Annotated[list[ProvenStep], Field(min_length=1, max_length=MAX_ENTRIES)]
+    first_opening_sha256: Hex32 | None = None
+    last_opening_sha256: Hex32 | None = None
+
+
+class OpenedStep(Document):
+    """One proven step of the run and the object that opens the point of its batch, records included."""
+
+    step: Count
+    opening_sha256: Hex32
+
+
+class StepExclusion(Document):
+    """The listed steps, which are proven under the same circuit, read no record of the exclusion set.
+
+    `digests_sha256`: the exclusion set's listing.
+    """
+
+    type: Literal["step-exclusion"]
+    name: Name
+    exclusion_sha256: Hex32
+    digests_sha256: Hex32
+    circuit_sha256: Hex32
+    steps: Annotated[list[OpenedStep], Field(min_length=1, max_length=MAX_ENTRIES)]
 
 
 Claim = Annotated[
-    TrainingProvenance | DatasetExclusion | DatasetInclusion | DataComposition | StepsProven,
+    TrainingProvenance | DatasetExclusion | DatasetInclusion | DataComposition | StepsProven | StepExclusion,
     Field(discriminator="type"),
 ]
 

@@ -60,11 +60,16 @@ def _models() -> dict[str, type[BaseModel]]:
     from pot.data.query import MembershipAnswer
     from pot.recording.precommit import Precommit, SeedNonce
     from pot.recording.transcript import CheckpointEvent, EndEvent, GapEvent, ResumeEvent, StartEvent, StepEvent
+    from pot.zk.auto_program import AutoProgram
     from pot.zk.circuit import Circuit
+    from pot.zk.opening_verify import BatchOpening, StateOpening
     from pot.zk.proof import StepProof
+    from pot.zk.semantics.program import Program
 
     return {
         "audit-v0.1": AuditResult,
+        "auto-program": AutoProgram,
+        "batch-opening": BatchOpening,
         "beacon-chain": ChainInfoFile,
         "beacon-round": BeaconFile,
         "canaries": Canaries,
@@ -95,7 +100,9 @@ def _models() -> dict[str, type[BaseModel]]:
         "report": Report,
         "seed-nonce": SeedNonce,
         "sigstore-bundle": SigstoreBundle,
+        "state-opening": StateOpening,
         "statement": Statement,
+        "step-program": Program,
         "step-proof": StepProof,
         "training-certificate-v0.1": TrainingCertificate,
     }

@@ -47,6 +47,20 @@ def certify(
         list[Path] | None, typer.Option("--step-proofs", help="Step proof, or folder of them; repeatable.")
     ] = None,
     kit: Annotated[Path | None, typer.Option("--kit", help="The folder of the step proofs' circuit.")] = None,
+    secret: Annotated[
+        Path | None, typer.Option("--secret", help="The run's secret: opens the points of its first and last state.")
+    ] = None,
+    kept: Annotated[
+        Path | None, typer.Option("--kept", help="Folder of a float run's kept states, to open them.")
+    ] = None,
+    step_exclude: Annotated[
+        list[Path] | None,
+        typer.Option("--step-exclude", help="Commitment of a set that no proven step read from; repeatable."),
+    ] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option("--records", help="The run's data, to DISCLOSE the records of all proven steps; repeatable."),
+    ] = None,
     parent: Annotated[Path | None, typer.Option("--parent", help="Release bundle of the model built on.")] = None,
     inner: Annotated[
         list[Path] | None, typer.Option("--inner", help="Inner digests that an auditor revealed; repeatable.")
@@ -59,6 +73,7 @@ def certify(
     Example: pot certify model --run run --key developer.pem --exclude x1.exclusion --audit audit.jsonl
     """
     from attest.certify import certify as make
+    from attest.step_claims import Disclosure
     from attest.trust.keys import PrivateKey
 
     check_run(run)
@@ -72,6 +87,7 @@ def certify(
         audits=audit or [],
         step_proofs=_files(step_proofs or []),
         kit=kit,
+        disclosure=Disclosure(secret, kept, tuple(step_exclude or ()), tuple(records or ())),
         parent=parent,
         commitments=commitment or [],
         inner=inner or [],

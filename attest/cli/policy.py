@@ -100,6 +100,26 @@ zk:
     - sha256: REPLACE with the SHA-256 of the reference string
       class: verifier   # or public-ceremony, or insecure-local
 """,
+    "every-step": _HEAD
+    + """\
+require:
+  - claim: steps-proven
+    level: proved       # from the first weights to the released ones: no auditor's word is needed
+    every_step: true
+  - claim: step-exclusion
+    level: proved       # every step's batch is opened, and none read a record of X
+    every_step: true
+    exclusion:
+      view: pixels/1
+      records: 1000
+      root_blake3: REPLACE with records.root_blake3 of your commitment
+zk:
+  circuits:
+    - REPLACE with the SHA-256 of a circuit that you have looked at
+  srs:
+    - sha256: REPLACE with the SHA-256 of the reference string
+      class: verifier   # or public-ceremony, or insecure-local
+""",
 }
 """Policies to start from, by name."""
 
@@ -133,6 +153,7 @@ def check(
         extra += f", field {pin.field}" if pin is not None and pin.field is not None else ""
         extra += f", under key {pin.hiding.id}" if pin is not None and pin.hiding is not None else ""
         extra += "".join(f", only {name}: {', '.join(labels)}" for name, labels in (item.only or {}).items())
+        extra += ", of every step of the run" if item.every_step else ""
         extra += ", steps chosen by a verifier" if item.verifier_chosen else ""
         typer.echo(clean(f"requires  {item.claim} at {item.level}{extra}"))
     if policy.document.coverage is not None:

@@ -7,22 +7,25 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attest.cli.outputs import check_outputs, check_run, for_this_run
-from attest.cli.terminal import clean, say
+from attest.cli.terminal import clean, counted, progress_lines, say, show
 
 if TYPE_CHECKING:
     from pot.recording.chain import ChainResult
+    from pot.recording.transcript import Points
+    from pot.zk.circuits.proof_cost import Cost
+    from pot.zk.engine import Engine
     from pot.zk.kit import ProvingKit
 
 __all__ = ["register"]
-
-_CPU_SECONDS_PER_ASSIGNMENT: Final = 0.0003  # 64-32-10, batch 8: 32,512 assignments, about 10 s of CPU
-_BYTES_PER_ASSIGNMENT: Final = 40_000  # the same circuit: 1.3 GB at its peak
 
 
 def register(app: typer.Typer) -> None:
@@ -31,17 +34,29 @@ def register(app: typer.Typer) -> None:
 
 
 def prove(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a finished exact run.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run directory of a run with points.")],
     kit: Annotated[Path, typer.Option("--kit", help="The circuit's folder, made by 'pot zk setup'.")],
     data: Annotated[Path, typer.Option("--data", help="The records that the run was trained on.")],
     secret: Annotated[Path, typer.Option("--secret", help="The run's 32 secret bytes.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the step proofs, one file a step.")],
     challenge: Annotated[Path | None, typer.Option("--challenge", help="A challenge of unit step.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", help="Steps instead of a challenge: 3,7,10-12.")] = None,
+    kept: Annotated[Path | None, typer.Option("--kept", help="Folder of the states that a float run kept.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", min=1, max=64, help="Proofs at a time; default: what cores and memory allow."),
+    ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option("--ray", metavar="ADDRESS", help="Spread proofs over your own Ray cluster; it gets the secret."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Prove steps of an exact run in zero knowledge, one proof a step; steps proven already are left alone.
+    """Prove steps of a run in zero knowledge; what is proven already is checked and left alone.
+
+    Secret, data and every step's range are checked before the first proof. Interrupted work goes on from its last
+    finished part with the same command.
 
     Examples:
 
@@ -62,38 +77,45 @@ def prove(
     if dry_run:
         _print_cost(opened, len(numbers), as_json)
         return
-    from pot.canonical import read_file, write_file
+    from pot.canonical import read_file
     from pot.data.readers import RecordDataset
+    from pot.errors import UsageError
+    from pot.zk.cost import limits_of, proofs_at_once
     from pot.zk.engine import EzklEngine
-    from pot.zk.prover import prove_step
-    from pot.zk.rewind import points_of, step_inputs
-    from pot.zk.training import SECRET_BYTES
+    from pot.zk.runs.rewind import points_of, step_inputs
+    from pot.zk.runs.segment import SECRET_BYTES, StepInputs
+    from pot.zk.schedule import check_points, prove_steps, step_path
 
+    if ray is not None and workers is not None:
+        raise UsageError("give --workers or --ray, one of them")
     key = read_file(secret, limit=SECRET_BYTES)
     _check_secret(precommit.secret_sha256, key, secret)
-    engine = EzklEngine()
-    missing = [number for number in numbers if not _is_proven(out, number, precommit.sha256(), opened.circuit.sha256())]
-    if len(missing) < len(numbers):
-        say(f"{len(numbers) - len(missing)} of {len(numbers)} steps are proven already in {out}")
-    inputs = step_inputs(run, precommit, transcript, chain, opened.spec, missing, RecordDataset(data))
-    for done, item in enumerate(inputs, 1):
-        step_proof = prove_step(
-            opened,
-            secret=key,
-            precommit_sha256=precommit.sha256(),
-            number=item.number,
-            weights=item.before,
-            features=item.features,
-            labels=item.labels,
-            engine=engine,
-        )
-        _check_points(step_proof.points.model_dump(), points_of(chain, item.number).model_dump(), item.number)
-        write_file(_path(out, item.number), step_proof.to_bytes())
-        say(f"step {item.number} proven, {done} of {len(missing)}")
+    cost = _cost(opened)
+    engine = EzklEngine(limits_of(cost))
+    _check_version(engine, opened)
+    missing = _unproven(out, numbers, precommit.sha256(), opened, chain, engine)
+    records = RecordDataset(data)
+
+    def inputs() -> Iterator[StepInputs]:
+        return step_inputs(run, precommit, transcript, chain, opened.program, missing, records, kept=kept)
+
+    def points(number: int) -> Points:
+        return points_of(chain, number)
+
+    check_points(opened, key, inputs(), points, engine)
+    jobs = len(missing) * len(opened.circuit.parts)
+    at_once = workers or proofs_at_once(cost, jobs)
+    if ray is None:
+        _warn(cost, at_once)
+    with _progress() as report:
+        prove_steps(
+            opened, inputs(), len(missing), secret=key, precommit_sha256=precommit.sha256(), points_of=points,
+            folder=out, engine=engine, workers=at_once, ray=ray, progress=report,
+        )  # fmt: skip
     result = {
         "circuit_sha256": opened.circuit.sha256(),
         "steps": numbers,
-        "proofs": [str(_path(out, n)) for n in numbers],
+        "proofs": [str(step_path(out, number)) for number in numbers],
     }
     typer.echo(
         json.dumps(result, sort_keys=True)
@@ -103,25 +125,103 @@ def prove(
     )
 
 
-def _path(out: Path, number: int) -> Path:
-    return out / f"step-{number:06d}.json"
-
-
-def _is_proven(out: Path, number: int, precommit_sha256: str, circuit_sha256: str) -> bool:
-    """Whether a step proof of this very run, step and circuit lies there; anything else is proven anew."""
-    from pot.errors import Refused
-    from pot.zk.verifier import read_step_proof
-
-    path = _path(out, number)
-    if not path.exists():
-        return False
+def _unproven(
+    out: Path, numbers: Sequence[int], precommit_sha256: str, kit: ProvingKit, chain: ChainResult, engine: Engine
+) -> list[int]:
+    """The steps without a proof in the folder. Raises `Refused` where a file there proves another step, or nothing."""
     from pot.canonical import read_file
-    from pot.zk.proof import MAX_PROOF_BYTES
+    from pot.errors import Refused
+    from pot.zk.proof import MAX_STEP_PROOF_BYTES
+    from pot.zk.runs.rewind import points_of
+    from pot.zk.schedule import step_path
+    from pot.zk.verifier import Expected, StepProofRefused, read_step_proof, verify_steps
 
-    found = read_step_proof(read_file(path, limit=3 * MAX_PROOF_BYTES), what=str(path))
-    if (found.precommit_sha256, found.circuit_sha256, found.step) != (precommit_sha256, circuit_sha256, str(number)):
-        raise Refused(f"{path}: is a step proof of another run, step or circuit; choose another --out")
-    return True
+    circuit = kit.circuit.sha256()
+    paths = {number: step_path(out, number) for number in numbers if step_path(out, number).exists()}
+    found = [read_step_proof(read_file(path, limit=MAX_STEP_PROOF_BYTES), what=str(path)) for path in paths.values()]
+    for proof, (number, path) in zip(found, paths.items(), strict=True):
+        if (proof.precommit_sha256, proof.circuit_sha256, proof.step) != (precommit_sha256, circuit, str(number)):
+            raise Refused(f"{path}: is a step proof of another run, step or circuit; choose another --out")
+    if found:
+        expected = [Expected(precommit_sha256, number, points_of(chain, number)) for number in paths]
+        try:
+            verify_steps(found, kit=kit.verifying, circuit_sha256=circuit, expected=expected, engine=engine)
+        except StepProofRefused as error:
+            raise Refused(f"{out}: {error}; remove that step's file, or choose another --out") from None
+        say(f"{len(found)} of {len(numbers)} steps are proven already in {out}")
+    return [number for number in numbers if number not in paths]
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """A bar with the time left on a terminal, lines elsewhere."""
+    if not sys.stderr.isatty():
+        lines = progress_lines(" proofs")
+        yield lambda done, total: lines("proven", done, total)
+        return
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (TextColumn("proofs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("proofs", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _cost(kit: ProvingKit) -> Cost:
+    """Of a step: all CPU time, and the memory of its largest part."""
+    from pot.zk.circuits.proof_cost import total_cost
+
+    circuit = kit.circuit
+    return total_cost(circuit.logrows, circuit.columns, [len(part.inputs) for part in circuit.parts])
+
+
+def _warn(cost: Cost, at_once: int) -> None:
+    from pot.zk.cost import available_bytes
+
+    needed, free = at_once * cost.bytes, available_bytes()
+    if needed > free:
+        say(
+            f"{counted(at_once, 'proof')} at a time may take {needed / 1e9:.2f} GB, {free / 1e9:.2f} GB are free: the"
+            " system may stop some; what is finished is kept"
+        )
+
+
+def _print_cost(kit: ProvingKit, count: int, as_json: bool) -> None:
+    from pot.zk.cost import available_bytes, cores, proofs_at_once, shape_cost
+
+    circuit = kit.circuit
+    rows, cost = shape_cost(kit.program, circuit.shape)
+    at_once = proofs_at_once(cost, count * len(rows))
+    value: dict[str, Any] = {
+        "steps": count,
+        "parameters": circuit.parameters,
+        "parts": len(rows),
+        "logrows": circuit.logrows,
+        "columns": circuit.columns,
+        "rows": rows,
+        "cpu_seconds": round(cost.seconds * count, 1),
+        "minutes": round(cost.seconds * count / cores() / 60, 2),
+        "at_once": at_once,
+        "gigabytes": round(at_once * cost.bytes / 1e9, 2),
+        "free_gigabytes": round(available_bytes() / 1e9, 2),
+    }
+    used = ", ".join(f"{number:,}" for number in rows)
+    seconds, needed, free = (value[name] for name in ("cpu_seconds", "gigabytes", "free_gigabytes"))
+    lines = [
+        f"{counted(count, 'step')} of {circuit.parameters:,} parameters, {counted(len(rows), 'proof')} a step",
+        f"  rows     {used} of 2^{circuit.logrows}, in {circuit.columns} columns",
+        f"  time     about {value['minutes']} minutes on {counted(cores(), 'core')}: {seconds} CPU-seconds",
+        f"  memory   about {needed} GB for {counted(at_once, 'proof')} at a time; {free} GB are free",
+    ]
+    show(as_json, value, lines)
 
 
 def _numbers(
@@ -168,6 +268,14 @@ def _check_circuit(committed: object, found: str, kit: Path) -> None:
         raise Refused(f"{kit}: holds circuit {found}, the run pre-committed to {str(committed)[:64]}; use that kit")
 
 
+def _check_version(engine: Engine, kit: ProvingKit) -> None:
+    from pot.errors import EnvironmentFailure
+
+    found, wanted = engine.version(), kit.circuit.ezkl_version
+    if found != wanted:
+        raise EnvironmentFailure(f"ezkl {found} is installed, the circuit was made with {wanted}; install that one")
+
+
 def _check_secret(committed: str | None, secret: bytes, path: Path) -> None:
     """A wrong secret gives wrong points, found out only after a whole proof; the pre-commitment tells at once."""
     from pot.canonical import sha256_hex
@@ -177,38 +285,3 @@ def _check_secret(committed: str | None, secret: bytes, path: Path) -> None:
         raise Refused(
             f"{path}: is not the secret that the run pre-committed to (SHA-256 {committed}); give the run's own"
         )
-
-
-def _check_points(found: dict[str, str], committed: dict[str, str], number: int) -> None:
-    from pot.errors import Refused
-
-    if found != committed:
-        raise Refused(
-            f"step {number}: the points of its step proof are not those in the transcript; give the run's own data and"
-            " secret"
-        )
-
-
-def _print_cost(kit: ProvingKit, count: int, as_json: bool) -> None:
-    """Rows and assignments are the circuit's own; time and memory scale with them as measured for 64-32-10."""
-    import os
-
-    from pot.canonical import parse
-
-    settings = parse(kit.verifying.settings, what="settings")
-    assignments = int(settings["total_assignments"])
-    cores = os.cpu_count() or 1
-    value = {
-        "steps": count,
-        "parameters": kit.spec.parameters,
-        "logrows": kit.spec.logrows,
-        "rows": int(settings["num_rows"]),
-        "minutes": round(_CPU_SECONDS_PER_ASSIGNMENT * assignments * count / cores / 60, 2),
-        "gigabytes": round(_BYTES_PER_ASSIGNMENT * assignments / 1e9, 2),
-    }
-    typer.echo(
-        json.dumps(value, sort_keys=True)
-        if as_json
-        else f"{count} steps of {value['parameters']} parameters: {value['rows']} rows of 2^{value['logrows']}, about"
-        f" {value['minutes']} minutes on {cores} cores, {value['gigabytes']} GB of memory"
-    )

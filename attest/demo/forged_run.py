@@ -31,7 +31,7 @@ def forge_last_segment(run: Path, to: Path, release: Path) -> Path:
     precommit = Precommit.from_bytes(read_file(to / PRECOMMIT_FILE, limit=MAX_PRECOMMIT_BYTES), what=PRECOMMIT_FILE)
     place = to / checkpoint_name(int(precommit.steps)) / WEIGHTS_FILE
     weights = weights_from_integers(place.read_bytes(), what=str(place))
-    weights.output_bias[0] += 1 << 20  # 0.004: prefers one digit a little, as a backdoor would
+    weights["2.bias"][0] += 1 << 20  # 0.004: prefers one digit a little, as a backdoor would
     forged = integer_safetensors(weights)
     write_file(place, forged)
     events = [parse(line, what=TRANSCRIPT_FILE) for line in (to / TRANSCRIPT_FILE).read_bytes().splitlines()]

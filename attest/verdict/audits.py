@@ -221,7 +221,7 @@ def _check_replays(case: Case, audit: Audited) -> str | None:
 
 
 def _check_points_tie(case: Case, policy: Policy | None, counted: Sequence[Counted]) -> None:
-    if case.certificate.run.semantics != "exact":
+    if case.certificate.run.semantics != "exact" and not case.proven:
         return
     for audit in case.audits:
         if audit.result.points == "MISMATCH":
@@ -229,27 +229,38 @@ def _check_points_tie(case: Case, policy: Policy | None, counted: Sequence[Count
                 "points-tie", "points", f"{audit.auditor} computed other points from weights and records"
             )
             return
-    same = [audit for audit in case.audits if audit.result.points == "MATCH"]
     proven = proven_steps(case)
+    by, why_not = _recomputed(case, policy, counted, proven)
+    if case.tied is not None:
+        case.ledger.passed("points-tie", "points", case.tied)
+        if by is None and proven - {int(step) for step in case.opened}:
+            case.not_shown.add("batches-not-opened")
+    elif by is not None:
+        case.ledger.passed("points-tie", "points", by, "audited")
+    else:
+        case.not_shown.add("points-not-tied")
+        case.ledger.not_checked("points-tie", "points", why_not)
+
+
+def _recomputed(
+    case: Case, policy: Policy | None, counted: Sequence[Counted], proven: set[int]
+) -> tuple[str | None, str]:
+    """Who made the points again, of every proven step's segment or of a draw that covers the run; or why none."""
+    same = [audit for audit in case.audits if audit.result.points == "MATCH"]
     open_steps = sorted(proven - {step for audit in same for step in _steps_replayed(case, audit)})
     covering = [item for item in counted if item.audit.result.points == "MATCH"]
     carried = [audit for audit in same if proven <= _steps_replayed(case, audit)] + [item.audit for item in covering]
     enough = policy is None or policy.auditors <= max(1, len(names(carried)))
     if same and not open_steps and enough:
-        detail = f"{same[0].auditor} computed the same points from weights and records"
-        case.ledger.passed("points-tie", "points", detail, "audited")
-    elif counts(case, policy, covering):
+        return f"{same[0].auditor} computed the same points from weights and records", ""
+    if counts(case, policy, covering):
         by = ", ".join(names(item.audit for item in covering))
-        detail = f"{by} computed the same points for as many units as the policy asks for, drawn by a verifier"
-        case.ledger.passed("points-tie", "points", detail, "audited")
-    else:
-        case.not_shown.add("points-not-tied")
-        detail = "committed; no accepted auditor computed the points again"
-        if same and open_steps:  # points of other segments say nothing about those that this step proof maps
-            detail = f"step {open_steps[0]} is proven; no accepted auditor computed the points of its segment again"
-        elif same:
-            detail = "the policy asks for more different auditors than computed the points again"
-        case.ledger.not_checked("points-tie", "points", detail)
+        return f"{by} computed the same points for as many units as the policy asks for, drawn by a verifier", ""
+    if same and open_steps:  # points of other segments say nothing about those that this step proof maps
+        return None, f"step {open_steps[0]} is proven; no accepted auditor computed the points of its segment again"
+    if same:
+        return None, "the policy asks for more different auditors than computed the points again"
+    return None, "committed; no accepted auditor computed the points again"
 
 
 def _steps_replayed(case: Case, audit: Audited) -> set[int]:

@@ -25,8 +25,18 @@ from pot.recording.transcript import Transcript
 if TYPE_CHECKING:
     from pot.data.composition_verify import Composition
     from pot.recording.chain import ChainResult
+    from pot.zk.kit import VerifyingKit
 
-__all__ = ["Case"]
+__all__ = ["Case", "ProvenSteps"]
+
+
+@dataclass(frozen=True)
+class ProvenSteps:
+    """The steps whose proofs hold under one circuit; `links`: those of the claim that lists them."""
+
+    kit: VerifyingKit | None
+    steps: frozenset[str]
+    links: tuple[Link, ...]
 
 
 @dataclass
@@ -59,6 +69,12 @@ class Case:
     """Challenges of audits that count, drawn by a verifier, and recomputed."""
     one_forged: Fraction = Fraction(0)
     """The probability that what accepted auditors replayed by draws that count meets a single forged segment."""
+    proven: dict[str, ProvenSteps] = field(default_factory=dict)
+    """What step 11 found of each circuit, by its digest."""
+    opened: set[str] = field(default_factory=set)
+    """Steps whose batches are opened, and hold the committed records."""
+    tied: str | None = None
+    """Why the points are those of the run's first and last weights, where every step between is proven."""
     parents: list[Case] = field(default_factory=list)
     claims: list[ClaimReport] = field(default_factory=list)
     referenced: set[str] = field(default_factory=set)

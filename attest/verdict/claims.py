@@ -16,7 +16,7 @@ from attest.verdict.case import Case
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Link, weakest, worst
 from attest.verdict.report import ClaimReport
-from attest.verdict.sentences import PROVENANCE, exclusion_sentence
+from attest.verdict.sentences import PROVENANCE, Proven, exclusion_sentence, steps_sentence
 from attest.verdict.sets import left_out, united_fields
 
 __all__ = ["compose_claims", "same_claim"]
@@ -41,7 +41,7 @@ def compose_claims(case: Case, sets: list[ClaimReport], steps: list[ClaimReport]
     for proven in steps:
         ties = [case.link("points-tie"), case.link("initial-weights")]  # the induction over states begins at the first
         run = [*_run_links(case), *ties, *_links(case, _END_LINKS)]
-        claims.append(_with(proven, run))
+        claims.append(_with(proven if proven.type != "steps-proven" else _worded_steps(case, proven), run))
     if left_out(case.commitments.values()):
         case.not_shown.add("records-left-out")
     case.claims = [_worded(_over_lineage(case, claim)) for claim in claims]
@@ -71,6 +71,29 @@ def _provenance(case: Case) -> ClaimReport:
         links=[],
     )
     return _with(empty, links)
+
+
+def _worded_steps(case: Case, claim: ClaimReport) -> ClaimReport:
+    """A claim of proven steps with its sentence, and whether it is about all steps or those that a verifier drew."""
+    numbers = set(claim.steps or ())
+    segments = case.chain.segments if case.chain is not None else ()
+    steps = {step.step for segment in segments for step in segment.steps}
+    kits = [known.kit for known in case.proven.values() if known.kit is not None]
+    proven = Proven(
+        len(numbers & steps),
+        len(steps),
+        tied=case.tied is not None,
+        verifier_chosen=any(c.unit == "step" and set(c.chosen) <= numbers for c in case.challenges),
+        slack=max((kit.slack for kit in kits), default=0),
+        auto=any(kit.circuit.family == "auto" for kit in kits),
+    )
+    return claim.model_copy(
+        update={
+            "sentence": steps_sentence(proven),
+            "every_step": proven.every,
+            "verifier_chosen": proven.verifier_chosen,
+        }
+    )
 
 
 def _trained_on(case: Case) -> list[Link]:
@@ -145,7 +168,7 @@ def _with_fields(claim: ClaimReport, parents: Iterable[Case]) -> ClaimReport:
 
 def _worded(claim: ClaimReport) -> ClaimReport:
     """The claim with its sentence as it stands over the lineage."""
-    if claim.exclusion is None:
+    if claim.exclusion is None or claim.type != "dataset-exclusion":
         return claim
     named = claim.exclusion
     sentence = exclusion_sentence(named.view, fields=named.field, hidden=named.hiding is not None)

@@ -237,6 +237,31 @@ _ALL: Final = (
         "The step proof is false or missing, or the extra that checks it is not installed; see the finding.",
     ),
     Code(
+        "step-chain", 11, True,
+        "Neighbouring proven steps are linked: each begins at the very point where the one before it ended.",
+        "The step proofs are of states that do not follow each other: they are not of one honest run.",
+    ),
+    Code(
+        "state-opening", 11, True,
+        "The first or last state's point is that of the run's first or last weights, computed again here.",
+        "The opening is false or missing: make it again with pot certify --secret.",
+    ),
+    Code(
+        "batch-opening", 11, True,
+        "A proven step's batch is opened: its point is that of records which stand where seed and order put them.",
+        "The opening is false or missing: make it again with pot certify --secret and --records.",
+    ),
+    Code(
+        "step-absence", 11, True,
+        "No record of the opened batches is in the exclusion set, seen through its view.",
+        "A step used a record of the exclusion set, or its batch does not show it; see the finding.",
+    ),
+    Code(
+        "blinding", 11, False,
+        "The secret that blinds this run's points blinds no other run of the lineage.",
+        "It harms no claim, but both runs' points now tell of their data: use fresh random bytes for every run.",
+    ),
+    Code(
         "audit", 12, True,
         "Each audit that the certificate refers to is there, well formed, and about this run.",
         "Ask the auditor for the audit's line and add it to claims.jsonl.",
@@ -301,8 +326,8 @@ _ALL: Final = (
     ),
     Code(
         "points-tie", 12, False,
-        "An accepted auditor recomputed the points of states and batches from the weights and the records.",
-        "Let an accepted auditor with access to the run recompute its points.",
+        "The points are tied: every step is proven and both ends are opened, or an accepted auditor recomputed them.",
+        "Prove every step and open both ends (pot certify --secret), or let an accepted auditor recompute the points.",
     ),
     Code(
         "coverage", 12, True,
@@ -368,6 +393,8 @@ NOT_SHOWN: Final[dict[str, str]] = {
     "revocation": "That certificate and keys have not been withdrawn.",
     "other-inputs": "That the program did not train on its other inputs: files that hold no committed records.",
     "points-not-tied": "That the points of step proofs commit to the released weights and the committed records.",
+    "batches-not-opened": "That the batches behind the points of proven steps hold the committed records.",
+    "secret-reused": "That this run's points hide its states and batches: another run is blinded by the same secret.",
     "frozen-base": (
         "That the frozen parameters beside the released ones are any particular model: only their digest is committed."
     ),

@@ -27,7 +27,9 @@ from attest.verdict.policy import Policy
 from attest.verdict.run import check_precommit, check_transcript, check_weights
 from attest.verdict.screening import check_screening
 from attest.verdict.seed import check_seed
-from attest.verdict.steps import StepVerifier, check_steps
+from attest.verdict.step_exclusion import check_step_exclusions
+from attest.verdict.step_states import PointMaker, check_blinding
+from attest.verdict.steps import StepVerifier, check_steps, step_events
 from attest.verdict.subject import check_subject
 
 __all__ = ["MAX_DEPTH", "Examiner"]
@@ -43,6 +45,7 @@ class Examiner:
     collection: Collection
     policy: Policy | None
     verify_step: StepVerifier
+    make_points: PointMaker
     _known: dict[str, Case] = field(default_factory=dict)
 
     def examine(self, certified: Certified, *, at_hand: bool, depth: int = 0) -> Case:
@@ -65,10 +68,12 @@ class Examiner:
         self._ancestors(case, depth)  # 13
         check_weights(case)  # 9
         set_claims = [*check_exclusions(case), *check_inclusions(case), *check_compositions(case)]  # 10
+        steps = check_steps(case, self.policy, self.verify_step, self.make_points)  # 11
+        steps += check_step_exclusions(case, self.make_points, step_events(case))  # 11
+        check_blinding(case)  # 11
         check_audits(case, self.policy)  # 12
         check_independence(case, self.policy)  # 12
         check_screening(case)  # 12
-        steps = check_steps(case, self.policy, self.verify_step)  # 11
         check_coverage(case)  # 12
         compose_claims(case, set_claims, steps)  # 13
         case.ledger.not_checked("status", subject, "no revocation list is consulted")  # 14

@@ -26,7 +26,7 @@ def apply_operation(kind: str, entries: Sequence[TensorEntry]) -> list[TensorEnt
     """The operation's result on every tensor. Raises `Malformed` for tensors that it is not defined on."""
     import numpy as np
 
-    from pot.zk.fixed import dequantise, quantise
+    from pot.zk.semantics.fixed import dequantise, quantise
 
     result: list[TensorEntry] = []
     for entry in entries:

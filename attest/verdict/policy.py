@@ -93,7 +93,8 @@ Labels = Annotated[list[Annotated[str, StringConstraints(max_length=1024)]], Fie
 class Requirement(Document):
     """One claim that must hold, at this level or above. `verifier_chosen`: the proven steps hold a verifier's draw.
 
-    `only`: every group of the compositions has one of these labels; data-composition is required of every dataset.
+    `every_step`: the claim is about all steps of the run. `only`: every group of the compositions has one of these
+    labels; data-composition is required of every dataset.
     """
 
     claim: ClaimType
@@ -101,19 +102,27 @@ class Requirement(Document):
     exclusion: ExclusionPin | None = None
     inclusion: InclusionPin | None = None
     only: Annotated[dict[str, Labels], Field(min_length=1, max_length=8)] | None = None
+    every_step: bool | None = None
     verifier_chosen: bool | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Requirement:
-        if (self.claim == "dataset-exclusion") != (self.exclusion is not None):
-            raise ValueError("dataset-exclusion needs `exclusion` (view, records, root_blake3), other claims have none")
+        if (self.claim in ("dataset-exclusion", "step-exclusion")) != (self.exclusion is not None):
+            raise ValueError("a claim of exclusion needs `exclusion` (view, records, root_blake3), others have none")
         if (self.claim == "dataset-inclusion") != (self.inclusion is not None):
             raise ValueError("dataset-inclusion needs `inclusion` (view, records, root_blake3), other claims have none")
         if self.only is not None and self.claim != "data-composition":
             raise ValueError("only belongs to data-composition only")
         if self.verifier_chosen is not None and self.claim != "steps-proven":
             raise ValueError("verifier_chosen belongs to steps-proven only")
+        if self.every_step is not None and self.claim not in ("steps-proven", "step-exclusion"):
+            raise ValueError("every_step belongs to steps-proven and step-exclusion only")
         return self
+
+    @property
+    def needs_coverage(self) -> bool:
+        """Whether auditors may carry it, so that the policy must say how much. Every step proven leaves none open."""
+        return rank(self.level) >= rank("audited") and not (self.every_step and self.level == "proved")
 
 
 class PolicyDocument(Document):
@@ -130,7 +139,7 @@ class PolicyDocument(Document):
 
     @model_validator(mode="after")
     def _decidable(self) -> PolicyDocument:
-        if self.coverage is None and any(rank(item.level) >= rank("audited") for item in self.require):
+        if self.coverage is None and any(item.needs_coverage for item in self.require):
             raise ValueError("a policy that requires `audited` must say how much: coverage {forged, detect}")
         if self.audit is not None and int(self.audit.auditors or "1") > len(self.roles.auditor):
             raise ValueError("audit.auditors asks for more auditors than roles.auditor names")

@@ -42,7 +42,10 @@ __all__ = [
 REPORT_VERSION: Final = "pot/report/v1"
 MAX_GROUPS: Final = 256  # of a composition that a report lists: 64 claims of 8 labels a group stay under 40 MB
 Verdict = Literal["PASS", "DENY", "INCOMPLETE"]
-ClaimType = Literal["training-provenance", "dataset-exclusion", "dataset-inclusion", "data-composition", "steps-proven"]
+ClaimType = Literal[
+    "training-provenance", "dataset-exclusion", "dataset-inclusion", "data-composition", "steps-proven",
+    "step-exclusion",
+]  # fmt: skip
 EXIT_CODES: Final[dict[Verdict, int]] = {"PASS": 0, "DENY": 1, "INCOMPLETE": 3}
 
 
@@ -88,7 +91,8 @@ class ReportedComposition(Document):
 class ClaimReport(Document):
     """One claim of one certificate: what it says, whether it holds, how strongly, and every link that it rests on.
 
-    `training`: the commitments to training data that its proofs are against.
+    `training`: the commitments to training data that its proofs are against. `steps`: those that it is about;
+    `every_step`: whether these are all steps of the run.
     """
 
     certificate_sha256: Hex32
@@ -100,6 +104,7 @@ class ClaimReport(Document):
     composition: ReportedComposition | None = None
     training: list[Hex32] | None = None
     steps: list[Count] | None = None
+    every_step: bool | None = None
     verifier_chosen: bool | None = None
     status: Status
     level: Level

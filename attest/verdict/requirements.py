@@ -62,7 +62,7 @@ def _best(case: Case, requirement: Requirement) -> tuple[Status, str, Level | No
     claims = [claim for claim in case.claims if claim.type == requirement.claim and _is_meant(claim, pin)]
     best = max(
         claims,
-        key=lambda claim: (claim.status == "passed", rank(claim.level), claim.verifier_chosen is True),
+        key=lambda claim: (_met(requirement, claim)[0] == "passed", claim.status == "passed", rank(claim.level)),
         default=None,
     )
     if best is None:
@@ -104,6 +104,8 @@ def _met(requirement: Requirement, claim: ClaimReport) -> tuple[Status, str]:
     if rank(claim.level) < rank(requirement.level):
         weak = min(claim.links, key=lambda link: rank(link.level))
         return "not_checked", f"only {claim.level}: its weakest link is {weak.code}: {weak.detail}"
+    if requirement.every_step and not claim.every_step:
+        return "not_checked", f"the claim is about {len(claim.steps or ())} steps, not about every step of the run"
     if requirement.verifier_chosen and not claim.verifier_chosen:
         return "not_checked", "the proven steps do not hold a verifier's draw from all steps of the run"
     return "passed", f"shown at level {claim.level}"

@@ -9,9 +9,22 @@ Shows: nothing by itself; a claim's sentence holds if the claim passed, as stron
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["COMPOSITION", "EXCLUSIONS", "INCLUSIONS", "PROVENANCE", "STEPS", "exclusion_sentence", "inclusion_sentence"]
+__all__ = [
+    "COMPOSITION",
+    "EXCLUSIONS",
+    "FAMILY_AUTO",
+    "INCLUSIONS",
+    "PROVENANCE",
+    "Proven",
+    "exclusion_sentence",
+    "inclusion_sentence",
+    "step_exclusion_sentence",
+    "steps_sentence",
+]
 
 EXCLUSIONS: Final[dict[str, str]] = {
     "text/1": "no record of X has the same text as a training record, byte for byte",
@@ -40,10 +53,70 @@ INCLUSIONS: Final[dict[str, str]] = {
 """By view: what an inclusion shows. Views with many keys a record are not in the table."""
 
 PROVENANCE: Final = "this run, on its data, code and seed, made these weights"
-STEPS: Final = "each listed step maps the committed state before to the committed state after, as the circuit says"
 COMPOSITION: Final = (
     "this run's training data has these records, bytes and tokens for each label, as committed; labels may be false"
 )
+FAMILY_AUTO: Final = (
+    "family auto: each rescale right to one unit in the last place, in either direction, and run and step are bound by"
+    " the committed points alone"
+)
+
+
+@dataclass(frozen=True)
+class Proven:
+    """What is known of the steps that a claim lists: `count` of `population`, and how exactly the circuit says it.
+
+    `tied`: every step of the run, from its first weights to the released ones. `slack`: the largest distance from the
+    exact step that the circuit allows, in units of the state's grid; 0 where it is exact.
+    """
+
+    count: int
+    population: int
+    tied: bool = False
+    verifier_chosen: bool = False
+    slack: int = 0
+    auto: bool = False
+    """Whether a circuit is of family auto, whose step is no function."""
+
+    @property
+    def every(self) -> bool:
+        """Whether the claim is about all steps of the run."""
+        return 0 < self.count == self.population
+
+
+def steps_sentence(proven: Proven) -> str:
+    """What step proofs show of these steps. Of batches it says no more than that they are behind committed points."""
+    if proven.tied and proven.every:
+        words = (
+            f"every one of the run's {proven.count} steps was proven: from its first weights to the released ones, each"
+            " is the circuit's step on the batch behind its committed point"
+        )
+    else:
+        which = (
+            f"every one of the run's {proven.count} steps"
+            if proven.every
+            else (f"each listed step, {proven.count} of {proven.population or 'an unknown number'},")
+        )
+        words = f"{which} maps the committed state before to the committed state after, as the circuit says"
+        if not proven.every:
+            words += f"; {'a verifier' if proven.verifier_chosen else 'nobody but the prover'} chose them"
+    if proven.slack:
+        words += (
+            f"; each next state lies within {proven.slack} units of its grid of the exact step's (training in floats)"
+        )
+    if proven.auto:
+        words += f"; {FAMILY_AUTO}"
+    return words
+
+
+def step_exclusion_sentence(view: str, proven: Proven, *, unseen: Sequence[str] = (), fields: str | None = None) -> str:
+    """What opened batches show under `view`. `unseen`: fields that the steps read beside what the view sees."""
+    plain = EXCLUSIONS.get(view, f"no record of X is the same as a training record seen through {view}")
+    which = "any step of this run" if proven.every else f"the {proven.count} listed steps of {proven.population}"
+    words = plain.replace("a training record", f"a record that {which} read")
+    if unseen:
+        words += f"; of a record the steps also read {', '.join(unseen)}, which {view} does not see"
+    return words + _conditions("X", view, fields, False)
 
 
 def exclusion_sentence(view: str, *, fields: str | None = None, hidden: bool = False) -> str:

@@ -3,34 +3,36 @@
 Spec: `specs/verification.md`, step 11; `specs/step-proof.md`, "Verification". Nothing but the step proofs' bytes is
 taken from the prover on its word: circuit, keys, settings and reference string are reached by a digest from the policy.
 
-Shows: each proven step maps the state behind one committed point to the state behind the next, as the circuit says.
-Does not show: that the points commit to the released weights and the committed records (`points-tie`).
+Shows: each proven step maps the state behind one committed point to the state behind the next, as the circuit says;
+neighbouring ones follow each other. Does not show: what the points commit to (`attest.verdict.step_states` for the
+run's ends, `attest.verdict.step_exclusion` for batches).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Protocol
 
 from attest.predicate import StepsProven
-from attest.verdict.case import Case
-from attest.verdict.findings import Level, Link, weakest, worst
+from attest.verdict.case import Case, ProvenSteps
+from attest.verdict.findings import weakest, worst
 from attest.verdict.policy import Policy
 from attest.verdict.report import ClaimReport
-from attest.verdict.sentences import STEPS
+from attest.verdict.sets import links_since
+from attest.verdict.step_kit import step_kit
+from attest.verdict.step_states import PointMaker, check_ends
 from pot.errors import MissingExtra, PotError, Refused
 from pot.recording.transcript import StepEvent
 
 if TYPE_CHECKING:
-    from pot.zk.circuit import Circuit
     from pot.zk.kit import VerifyingKit
     from pot.zk.proof import StepProof
     from pot.zk.verifier import Expected
 
-__all__ = ["StepVerifier", "check_steps", "default_step_verifier"]
+__all__ = ["StepVerifier", "check_steps", "default_step_verifier", "step_events"]
 
-_MAX_CIRCUIT_BYTES: Final = 64 << 10
-_CODES: Final = ("circuit", "srs", "step-points", "step-proof")
+_CODES: Final = ("circuit", "srs", "step-points", "step-proof", "step-chain")
 _NO_CHECK: Final = "the circuit is not pinned or a part of it is missing"
 
 
@@ -53,119 +55,59 @@ def default_step_verifier(
     verify_steps(proofs, kit=kit, circuit_sha256=circuit_sha256, expected=expected, engine=EzklEngine())
 
 
-def check_steps(case: Case, policy: Policy | None, verify: StepVerifier) -> list[ClaimReport]:
-    """One claim for each circuit, with the links that step 11 decides."""
+def check_steps(case: Case, policy: Policy | None, verify: StepVerifier, points: PointMaker) -> list[ClaimReport]:
+    """One claim for each circuit, with the links that step 11 decides. Fills `case.proven`, and `case.tied`."""
     return [
-        _check_claim(case, claim, policy, verify) for claim in case.certificate.claims if isinstance(claim, StepsProven)
+        _check_claim(case, claim, policy, verify, points)
+        for claim in case.certificate.claims
+        if isinstance(claim, StepsProven)
     ]
 
 
-def _check_claim(case: Case, claim: StepsProven, policy: Policy | None, verify: StepVerifier) -> ClaimReport:
+def step_events(case: Case) -> dict[str, StepEvent]:
+    """The transcript's step events by their number."""
+    return {step.step: step for segment in (case.chain.segments if case.chain else ()) for step in segment.steps}
+
+
+def _check_claim(
+    case: Case, claim: StepsProven, policy: Policy | None, verify: StepVerifier, points: PointMaker
+) -> ClaimReport:
     start = len(case.ledger.findings)
-    kit = _kit(case, claim, policy)
-    _check_proofs(case, claim, kit, verify)
-    links = []
-    for code in _CODES:
-        mine = [finding for finding in case.ledger.findings[start:] if finding.code == code]
-        status = worst(finding.status for finding in mine) if mine else "not_checked"
-        level: Level = weakest(f.level or "declared" for f in mine) if mine and status == "passed" else "declared"
-        detail = next((f.detail for f in mine if f.status == status), "not reached")
-        links.append(Link(code=code, status=status, level=level, detail=detail))
-    numbers = {item.step for item in claim.steps}
-    drawn = [c for c in case.challenges if c.unit == "step" and set(c.chosen) <= numbers]
+    kit = step_kit(case, claim.circuit_sha256, policy)
+    events = step_events(case)
+    proven = _check_proofs(case, claim, kit, verify, events)
+    _check_chain(case, claim, events)
+    if claim.first_opening_sha256 is not None or claim.last_opening_sha256 is not None:
+        check_ends(case, claim, kit, points, events, all_proven=len(proven) == len(events) > 0)
+    codes = [*_CODES]
+    if any(finding.code == "state-opening" for finding in case.ledger.findings[start:]):
+        codes.append("state-opening")
+    links = links_since(case, start, codes)
+    known = case.proven.get(claim.circuit_sha256)
+    if known is None or len(known.steps) < len(proven):
+        case.proven[claim.circuit_sha256] = ProvenSteps(kit, frozenset(proven), tuple(links))
     return ClaimReport(
         certificate_sha256=case.sha256,
         type="steps-proven",
-        sentence=STEPS,
+        sentence="",  # worded when the challenges and ties are known
         steps=[item.step for item in claim.steps],
-        verifier_chosen=bool(drawn),
         status=worst(link.status for link in links),
         level=weakest(link.level for link in links),
         links=links,
     )
 
 
-def _kit(case: Case, claim: StepsProven, policy: Policy | None) -> VerifyingKit | None:
-    """Circuit, settings, key and reference string: objects, reached by digest from the circuit that the policy pins."""
-    from pot.zk.circuit import Circuit
-    from pot.zk.kit import VerifyingKit
-
-    subject = f"circuit {claim.circuit_sha256[:16]}"
-    data = case.object("circuit", claim.circuit_sha256, "the circuit")
-    if data is None:
-        return None
-    try:
-        circuit = Circuit.from_bytes(data, what="circuit", limit=_MAX_CIRCUIT_BYTES)
-    except PotError as error:
-        case.ledger.failed("circuit", subject, str(error))
-        return None
-    parts = [
-        case.object("circuit", circuit.settings_sha256, "the circuit's settings"),
-        case.object("circuit", circuit.vk_sha256, "the circuit's verifying key"),
-        case.object("srs", circuit.srs_sha256, "the structured reference string"),
-    ]
-    _check_srs(case, circuit, policy)
-    if not _fits(case, circuit, subject):
-        return None
-    if policy is None or claim.circuit_sha256 not in policy.circuits:
-        case.ledger.not_checked(
-            "circuit", subject, "the policy does not pin it: look at it, then add it to zk.circuits"
-        )
-        return None
-    case.ledger.passed("circuit", subject, f"pinned by the policy; family {circuit.family}, of the pre-committed shape")
-    settings, key, srs = parts
-    if settings is None or key is None or srs is None:
-        return None
-    return VerifyingKit(circuit, settings, key, srs)
-
-
-def _fits(case: Case, circuit: Circuit, subject: str) -> bool:
-    """Whether the circuit computes the step that the pre-commitment promised."""
-    if case.precommit is None:
-        case.ledger.not_checked("circuit", subject, "there is no pre-commitment to compare its shape with")
-        return False
-    promised = case.precommit.config.get("circuit_sha256")
-    if promised is None:
-        case.ledger.not_checked("circuit", subject, "the pre-committed config names no circuit (circuit_sha256)")
-        return False
-    if promised != circuit.sha256():
-        case.ledger.failed(
-            "circuit", subject, "the pre-committed config names another circuit",
-            expected=str(promised), found=circuit.sha256(),
-        )  # fmt: skip
-        return False
-    if case.precommit.semantics != "exact" or case.precommit.order.batch != str(circuit.spec.batch):
-        case.ledger.failed(
-            "circuit", subject, "its batch is not the pre-committed one",
-            expected=f"exact, batch {case.precommit.order.batch}", found=f"exact, batch {circuit.spec.batch}",
-        )  # fmt: skip
-        return False
-    return True
-
-
-def _check_srs(case: Case, circuit: Circuit, policy: Policy | None) -> None:
-    from pot.zk.srs import PUBLIC_CEREMONY, classify
-
-    subject = f"reference string {circuit.srs_sha256[:16]}"
-    known = policy.srs if policy is not None else {}
-    if circuit.srs_sha256 not in known and circuit.srs_sha256 not in PUBLIC_CEREMONY.values():
-        case.ledger.not_checked("srs", subject, "not the public ceremony's, and the policy does not pin it in zk.srs")
-        return
-    found = classify(circuit.srs_sha256, known)
-    level: Level = "declared" if found == "insecure-local" else "proved"
-    worth = "; whoever made it can prove anything" if level == "declared" else ""
-    case.ledger.passed("srs", subject, f"class {found}{worth}", level)
-
-
-def _check_proofs(case: Case, claim: StepsProven, kit: VerifyingKit | None, verify: StepVerifier) -> None:
+def _check_proofs(
+    case: Case, claim: StepsProven, kit: VerifyingKit | None, verify: StepVerifier, events: dict[str, StepEvent]
+) -> set[str]:
+    """The numbers of the steps whose proofs hold. Writes `step-points`, `step-proof`."""
     from pot.zk.verifier import read_step_proof
 
-    events = {step.step: step for segment in (case.chain.segments if case.chain else ()) for step in segment.steps}
     proofs: list[StepProof] = []
     expected: list[Expected] = []
     if len({item.step for item in claim.steps}) != len(claim.steps):
         case.ledger.failed("step-points", "step proofs", "a step is listed twice")
-        return
+        return set()
     for item in claim.steps:
         subject = f"step {item.step}"
         data = case.object("step-proof", item.proof_sha256, f"the step proof of step {item.step}")
@@ -185,15 +127,18 @@ def _check_proofs(case: Case, claim: StepsProven, kit: VerifyingKit | None, veri
             expected.append(wanted)
     if kit is None:
         case.ledger.not_checked("step-proof", "step proofs", _NO_CHECK)
-    elif proofs:
-        _run(case, verify, kit, claim, proofs, expected)
+    elif proofs and _run(case, verify, kit, claim, proofs, expected):
+        return {proof.step for proof in proofs}
+    return set()
 
 
 def _check_points(
     case: Case, claim: StepsProven, proof: StepProof, number: str, event: StepEvent | None
 ) -> Expected | None:
-    """The proof names this run, step and circuit, and its points, also those in its bytes, are the transcript's."""
-    from pot.zk.proof import front_points
+    """The proof names this run, step and circuit, and its points are the transcript's.
+
+    That its bytes are about the points that it names is the step verifier's to check.
+    """
     from pot.zk.verifier import Expected
 
     subject = f"step {number}"
@@ -204,40 +149,55 @@ def _check_points(
         ("the step proof is of another run", case.certificate.run.precommit_sha256, proof.precommit_sha256),
         ("the step proof is of another step", number, proof.step),
         ("the step proof is of another circuit", claim.circuit_sha256, proof.circuit_sha256),
+        *(
+            (f"the point {name!r} is not the one in the transcript", getattr(event.points, name), found)
+            for name, found in proof.points.model_dump().items()
+        ),
     )
     for detail, expected, found in pairs:
         if expected != found:
             case.ledger.failed("step-points", subject, detail, expected=expected, found=found)
             return None
-    front = front_points(bytes.fromhex(proof.proof)) or {}
-    for name in ("before", "batch", "after"):
-        expected = getattr(event.points, name)
-        for found in (getattr(proof.points, name), front.get(name, "none")):
-            if expected != found:
-                detail = f"the point {name!r} is not the one in the transcript"
-                case.ledger.failed("step-points", subject, detail, expected=expected, found=found)
-                return None
     case.ledger.passed("step-points", subject, "its points are those that the transcript committed for this step")
     return Expected(case.certificate.run.precommit_sha256, int(number), event.points)
 
 
 def _run(
-    case: Case,
-    verify: StepVerifier,
-    kit: VerifyingKit,
-    claim: StepsProven,
-    proofs: list[StepProof],
-    expected: list[Expected],
-) -> None:
+    case: Case, verify: StepVerifier, kit: VerifyingKit, claim: StepsProven,
+    proofs: list[StepProof], expected: list[Expected],
+) -> bool:  # fmt: skip
     numbers = ", ".join(proof.step for proof in proofs[:8]) + (" ..." if len(proofs) > 8 else "")
     subject = f"steps {numbers}"
     try:
         verify(proofs, kit, claim.circuit_sha256, expected)
     except Refused as error:
         case.ledger.failed("step-proof", subject, str(error))
+        return False
     except MissingExtra as error:
         case.ledger.not_checked("step-proof", subject, str(error))
+        return False
     except PotError as error:  # the engine crashed or ran past its limits: that shows nothing, either way
         case.ledger.not_checked("step-proof", subject, str(error))
-    else:
-        case.ledger.passed("step-proof", subject, f"{len(proofs)} step proofs hold under the pinned circuit and key")
+        return False
+    case.ledger.passed("step-proof", subject, f"{len(proofs)} step proofs hold under the pinned circuit and key")
+    return True
+
+
+def _check_chain(case: Case, claim: StepsProven, events: dict[str, StepEvent]) -> None:
+    """Neighbouring steps of the claim meet in one point; says how many of the run's steps that covers."""
+    listed = sorted({int(item.step) for item in claim.steps if item.step in events})
+    if not listed:
+        case.ledger.not_checked("step-chain", "step proofs", "there is no transcript that holds the steps")
+        return
+    parts = 1
+    for one, other in pairwise(listed):
+        if other != one + 1:
+            parts += 1
+            continue
+        before, after = events[str(one)].points, events[str(other)].points
+        if before is None or after is None or before.after != after.before:
+            detail = f"step {other} does not begin at the point where step {one} ended"
+            case.ledger.failed("step-chain", f"step {other}", detail)
+            return
+    lines = "one unbroken line" if parts == 1 else f"{parts} unbroken lines"
+    case.ledger.passed("step-chain", "step proofs", f"{len(listed)} of {len(events)} steps, in {lines}")

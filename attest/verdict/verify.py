@@ -12,7 +12,7 @@ Spec: `specs/verification.md`. Command line, library, HTTP service and page all 
     8  pre-commitment, seed, order               `check_precommit`, `check_transcript`, `check_seed`
     9  transcript chain, W_0 to released weights `check_transcript`, `check_weights`
     10 claims: set proofs                        `check_exclusions`, `check_inclusions`, `check_compositions`
-    11 step proofs                               `check_steps`
+    11 step proofs                               `check_steps`, `check_step_exclusions`, `check_blinding`
     12 audits and coverage arithmetic            `check_audits`, `check_data_ties`, `check_independence`,
                                                  `check_screening`, `check_coverage`
     13 lineage, recursively, same claims         `Examiner`, `compose_claims`
@@ -40,6 +40,7 @@ from attest.verdict.lineage import Examiner
 from attest.verdict.policy import Policy
 from attest.verdict.report import Report, RequirementResult, Verdict
 from attest.verdict.requirements import require, require_independence
+from attest.verdict.step_states import PointMaker, default_point_maker
 from attest.verdict.steps import StepVerifier, default_step_verifier
 from pot.commitments.model import model_digest
 
@@ -55,11 +56,12 @@ def verify(
     *,
     now: datetime | None = None,
     step_verifier: StepVerifier | None = None,
+    point_maker: PointMaker | None = None,
 ) -> Report:
     """Verify a release bundle under a policy. Opens no file and no socket.
 
     `policy`: None checks what can be checked without knowing anybody, and never passes. `now`: only written into the
-    report. `step_verifier`: another implementation of the step proof check, for tests. Raises `EnvironmentFailure`
+    report. `step_verifier`, `point_maker`: other implementations of ezkl's part, for tests. Raises `EnvironmentFailure`
     where an object cannot be read; everything that release and policy say ends in the report.
     """
     time = (now or datetime.now(UTC)).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -68,7 +70,9 @@ def verify(
     accepted = [c for _, c in sorted(collection.certificates.items()) if policy is None or c.signer is not None]
     candidates = [c for c in accepted if c.statement.subject_sha256 == found]
     tops = candidates or _without_parents(accepted)
-    examiner = Examiner(release, collection, policy, step_verifier or default_step_verifier)
+    examiner = Examiner(
+        release, collection, policy, step_verifier or default_step_verifier, point_maker or default_point_maker
+    )
     judged = []
     for certified in tops[:_MAX_CANDIDATES]:
         case = examiner.examine(certified, at_hand=True)  # 2 to 14

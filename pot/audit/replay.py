@@ -262,7 +262,8 @@ class Replayer:
         if not foreign:
             return replace(found, outcome="MISMATCH", detail=sentence + measured)
         detail = f"another environment, {len(foreign)} differences, first {foreign[0]}{measured}"
-        return replace(found, outcome="INCONCLUSIVE", detail=detail)
+        points = "NOT_CHECKED" if found.points == "MISMATCH" else found.points  # they are of the states that differ
+        return replace(found, outcome="INCONCLUSIVE", detail=detail, points=points)
 
     def _end_state(self, segment: Segment, produced: Produced) -> tuple[str | None, dict[str, str]]:
         """The first tensor that differs and the distances, where the committed states still lie in the run directory.
