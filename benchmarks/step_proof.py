@@ -1,92 +1,165 @@
-"""What a step proof costs: 64-32-10, batch 8, 2,410 parameters; each stage beside making one step proof.
+"""What step proofs cost, beside published provers and beside ezkl's own quantisation.
 
-make bench-zk
+make bench-zk            the largest first, about 15 minutes on 2 cores
+make bench-zk QUICK=1    small ones only
+
+CPU seconds and memory are those of the processes in which ezkl runs. Kaizen's figures (LeNet, one step; its own code on
+the same kind of machine): batch 1 about 50 CPU-s and 1.84 GB, batch 8 396 CPU-s and 11.1 GB.
 """
 
 from __future__ import annotations
 
-import resource
+import argparse
 import secrets
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
+from step_auto import auto_digits
+from step_programs import Step, lenet, mlp
 from table import Row, finish
 
+from pot.recording.transcript import Points
+from pot.zk.circuits.parts import choose_shape
 from pot.zk.engine import EzklEngine
-from pot.zk.exact import Weights, step
-from pot.zk.kit import build_kit, commit_vectors
-from pot.zk.packing import blinds, state_vector
+from pot.zk.kit import ProvingKit, build_kit, commit_points
+from pot.zk.proof import StepProof
 from pot.zk.prover import prove_step
-from pot.zk.spec import CircuitSpec
 from pot.zk.srs import make_srs
+from pot.zk.verifier import Expected, verify_steps
 
-T = TypeVar("T")
-PROOFS = 3
-VECTORS = 20
+RUN = "ab" * 32
+GB = 1e9
+KAIZEN = {1: (50.0, 1.84), 8: (396.0, 11.1)}
+KAIZEN_PARAMETERS = 61_706
+COMMITTED = 8  # states that are committed to at once
+CHAIN = 50
 
 
-def timed(work: Callable[[], T]) -> tuple[float, T]:
-    """Wall seconds, and the result."""
+@dataclass(frozen=True)
+class Cost:
+    """One step proven."""
+
+    kit: ProvingKit
+    proof: StepProof
+    wall: float
+    cpu: float
+    memory: float
+    verify: float
+
+
+def expected(proof: StepProof) -> Expected:
+    """What a transcript would say of it."""
+    return Expected(RUN, int(proof.step), Points(**proof.points.model_dump()))
+
+
+def prove(step: Step, folder: Path) -> Cost:
+    """Keys, one proof, one verification; each in the engine's processes."""
+    engine, secret = EzklEngine(), secrets.token_bytes(32)
+    shape = choose_shape(step.program)
+    print(f"{step.program.label}: 2^{shape.logrows} rows, {shape.columns} columns", flush=True)
+    kit = build_kit(step.program, make_srs(engine, shape.logrows), folder, engine, logrows=shape.logrows)
+    engine.usage.clear()
     start = time.perf_counter()
-    result = work()
-    return time.perf_counter() - start, result
-
-
-def random_step(spec: CircuitSpec) -> tuple[Weights, np.ndarray, np.ndarray]:
-    """Weights as after training, and a batch."""
-    rng = np.random.default_rng(0)
-    grid = float(1 << spec.weight_bits)
-    weights = Weights(
-        *(
-            np.rint(rng.normal(0, 0.15, shape) * grid).astype(np.int64)
-            for shape in ((spec.hidden, spec.inputs), (spec.hidden,), (spec.outputs, spec.hidden), (spec.outputs,))
-        )
+    proof = prove_step(
+        kit, secret=secret, precommit_sha256=RUN, number=1, state=step.state, batch=step.batch, engine=engine
     )
-    return weights, rng.integers(0, 17, (spec.batch, spec.inputs)), rng.integers(0, spec.outputs, spec.batch)
+    wall = time.perf_counter() - start
+    cpu = sum(item.cpu_seconds for item in engine.usage)
+    memory = max(item.memory_bytes for item in engine.usage) / GB
+    verify = sum(item.cpu_seconds for item in engine.usage if item.call == "verify")
+    return Cost(kit, proof, wall, cpu, memory, verify)
+
+
+def rows_of(name: str, cost: Cost, batch: int) -> list[Row]:
+    """Per parameter and sample beside Kaizen, proof size, verification."""
+    parameters = cost.kit.program.parameters
+    peer = KAIZEN[batch][0] / KAIZEN_PARAMETERS / batch * 1e6
+    mine = cost.cpu / parameters / batch * 1e6
+    size = sum(len(part) // 2 for part in cost.proof.proofs) / 1024
+    return [
+        Row(
+            f"{name}: CPU per parameter and sample",
+            mine,
+            "us",
+            f"Kaizen LeNet batch {batch}: {peer:.0f}",
+            mine / peer,
+            1,
+        ),
+        Row(f"{name}: proof", size, "KiB", "16 KiB a part", size / 16 / len(cost.proof.proofs), 1),
+        Row(f"{name}: verification", cost.verify, "CPU s", "0.3 s", cost.verify / 0.3, 1),
+    ]
+
+
+def large(folder: Path) -> list[Row]:
+    """The three large steps."""
+    rows = []
+    for batch in (8, 1):
+        cost = prove(lenet(batch), folder / f"lenet-{batch}")
+        name, (seconds, memory) = f"LeNet, batch {batch}", KAIZEN[batch]
+        rows += [
+            Row(f"{name}: CPU", cost.cpu, "CPU s", f"Kaizen: {seconds:g}", cost.cpu / seconds, 1),
+            Row(f"{name}: memory", cost.memory, "GB", f"Kaizen: {memory:g}", cost.memory / memory, 1),
+            *rows_of(name, cost, batch),
+        ]
+    cost = prove(mlp(784, 64, 10, width=8, limb_bits=14), folder / "mlp")
+    rows += [
+        Row("MLP 784-64-10, batch 8: wall", cost.wall, "s", "120 s", cost.wall / 120, 1),
+        Row("MLP 784-64-10, batch 8: memory", cost.memory, "GB", "10 GB", cost.memory / 10, 1),
+        *rows_of("MLP 784-64-10, batch 8", cost, 8),
+        committing(cost),
+    ]
+    return rows
+
+
+def committing(cost: Cost) -> Row:
+    """What it costs to commit to states, so that their steps can be proven later."""
+    engine = EzklEngine()
+    step = mlp(784, 64, 10, width=8, limb_bits=14)
+    states = [(number, step.state) for number in range(1, COMMITTED + 1)]
+    start = time.process_time()
+    commit_points(cost.kit.verifying, secrets.token_bytes(32), states, [], engine)
+    cpu = time.process_time() - start + sum(item.cpu_seconds for item in engine.usage)
+    each = cpu / COMMITTED / step.program.parameters * 1e6
+    return Row("committing a state, per parameter", each, "us", "5 us", each / 5, 1)
+
+
+def small(folder: Path) -> list[Row]:
+    """64-32-10: beside ezkl's own quantisation, and a chain of verifications."""
+    step = mlp(64, 32, 10, width=5, limb_bits=12)
+    cost = prove(step, folder / "digits")
+    engine = EzklEngine()
+    start = time.perf_counter()
+    verify_steps(
+        [cost.proof] * CHAIN, kit=cost.kit.verifying, circuit_sha256=cost.kit.circuit.sha256(),
+        expected=[expected(cost.proof)] * CHAIN, engine=engine,
+    )  # fmt: skip
+    wall = time.perf_counter() - start
+    auto = auto_digits(folder / "auto")
+    return [
+        *rows_of("MLP 64-32-10, batch 8", cost, 8),
+        Row(
+            "MLP 64-32-10, batch 8: CPU, exact",
+            cost.cpu,
+            "CPU s",
+            f"an eighth of family auto: {auto / 8:.3g}",
+            cost.cpu / (auto / 8),
+            1,
+        ),
+        Row(f"verification of {CHAIN} step proofs, key known", wall, "s", "10 s", wall / 10, 1),
+    ]
 
 
 def main() -> None:
-    """Run the stages once and print them."""
-    engine, spec, secret = EzklEngine(), CircuitSpec.digits(), secrets.token_bytes(32)
-    weights, features, labels = random_step(spec)
-    with tempfile.TemporaryDirectory() as folder:
-        srs_seconds, srs = timed(lambda: make_srs(engine, spec.logrows))
-        kit_seconds, kit = timed(lambda: build_kit(spec, srs, Path(folder) / "kit", engine))
-        prove = []
-        for number in range(1, PROOFS + 1):
-            seconds, proof = timed(
-                lambda number=number: prove_step(
-                    kit, secret=secret, precommit_sha256="0" * 64, number=number, weights=weights, features=features,
-                    labels=labels, engine=engine,
-                )
-            )  # fmt: skip
-            prove.append((seconds, bytes.fromhex(proof.proof)))
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
-        files = kit.verifying
-        verify_seconds, valid = timed(
-            lambda: engine.verify([body for _, body in prove], files.settings, files.verifying_key, files.srs)
-        )
-        vector = state_vector(spec, weights, blinds(spec, secret, "state", 0))
-        commit_seconds, _ = timed(lambda: commit_vectors(files, [vector] * VECTORS, engine))
-    step_seconds, _ = timed(lambda: [step(spec, weights, features, labels) for _ in range(100)])
-    assert valid == [True] * PROOFS
-    one = min(seconds for seconds, _ in prove)
-    size = len(prove[0][1])
-    rows = [
-        Row("reference string", srs_seconds, "s", "one step proof", srs_seconds / one, 2),
-        Row("circuit and keys", kit_seconds, "s", "one step proof", kit_seconds / one, 4),
-        Row("one step proof", one, "s", "itself", 1, 1),
-        Row("its peak memory", peak, "GB", "16 GB", peak / 16, 0.1),
-        Row("its size", size, "bytes", "the state it speaks of, int64", size / (8 * spec.parameters), 0.5),
-        Row("verify one of them", verify_seconds / PROOFS, "s", "one step proof", verify_seconds / PROOFS / one, 0.1),
-        Row("commit to a state", commit_seconds / VECTORS, "s", "one step proof", commit_seconds / VECTORS / one, 0.05),
-        Row("the step itself", step_seconds / 100, "s", "one step proof", step_seconds / 100 / one, 0.001),
-    ]
-    finish("zk", rows)
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__)
+    options.add_argument("--quick", action="store_true", help="only the small step")
+    chosen = options.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = [] if chosen.quick else large(folder)
+        finish("zk", rows + small(folder))
 
 
 if __name__ == "__main__":

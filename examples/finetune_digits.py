@@ -12,19 +12,35 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load
 
 from pot.data.readers import RecordDataset
 from pot.recording.begin import begin
 from pot.recording.precommit import Parent
 from pot.recording.recorder import record
 from pot.zk.engine import EzklEngine
-from pot.zk.exact import logits
-from pot.zk.kit import commit_vectors, open_kit
-from pot.zk.rewind import features_and_labels
-from pot.zk.training import ExactTrainer, float_safetensors, weights_from_float
+from pot.zk.kit import commit_points, open_kit
+from pot.zk.semantics.batches import batch_arrays
+from pot.zk.training import ExactTrainer, float_safetensors, squared_error, weights_from_float, weights_of
 
-KIT_FILES = ("circuit.json", "settings.json", "vk", "srs")
+
+def kit_files(folder: Path, parts: int) -> list[Path]:
+    """What a replay needs of the kit: not the large files that only proving takes."""
+    each = [folder / f"part-{at}" / name for at in range(parts) for name in ("settings.json", "vk")]
+    return [folder / "program.json", folder / "circuit.json", folder / "srs", *each]
+
+
+def accuracy(weights: bytes, test: RecordDataset) -> float:
+    """How many of the test's digits the released float weights tell."""
+    w = load(weights)
+    images = np.array([test[at]["image"] for at in range(len(test))], np.float32).reshape(len(test), -1) / 16
+    hidden = np.maximum(images @ w["0.weight"].T + w["0.bias"], 0)
+    found = (hidden @ w["2.weight"].T + w["2.bias"]).argmax(axis=1)
+    return float((found == [test[at]["label"] for at in range(len(test))]).mean())
 
 
 def main() -> None:
@@ -44,16 +60,14 @@ def main() -> None:
     chosen = options.parse_args()
 
     kit = open_kit(Path(chosen.kit)).verifying
-    spec = kit.circuit.spec
+    program = kit.program
     secret = Path(chosen.secret).read_bytes()
     parent = json.loads(Path(chosen.parent_certificate).read_text(encoding="utf-8"))
     config = {
-        "model": f"mlp {spec.inputs}-{spec.hidden}-{spec.outputs} relu",
-        "optimizer": "exact sgd",
-        "loss": "half squared error",
-        "learning_rate": f"2^-{spec.rate_shift}",
+        "program": program.label,
+        "program_sha256": program.sha256(),
         "circuit_sha256": kit.circuit.sha256(),
-        "batch_size": spec.batch,
+        "batch_size": program.batch,
         "steps": chosen.steps,
         "checkpoint_every": chosen.checkpoint_every,
     }
@@ -65,30 +79,27 @@ def main() -> None:
         nonce=chosen.nonce,
         inputs=[
             chosen.data, chosen.parent, chosen.parent_certificate, chosen.secret,
-            *(str(Path(chosen.kit) / name) for name in KIT_FILES),
+            *map(str, kit_files(Path(chosen.kit), len(kit.parts))),
         ],
         parent=Parent(operation="quantise/1", **parent),
         secret_sha256=hashlib.sha256(secret).hexdigest(),
     )  # fmt: skip
-    engine = EzklEngine()
-    start = weights_from_float(Path(chosen.parent).read_bytes(), what=chosen.parent)
-    trainer = ExactTrainer(spec, start, secret=secret, make_points=lambda vectors: commit_vectors(kit, vectors, engine))
+    start = weights_from_float(program, Path(chosen.parent).read_bytes(), what=chosen.parent)
+    make_points = partial(commit_points, kit, engine=EzklEngine())
+    trainer = ExactTrainer(program, start, secret=secret, make_points=make_points, loss=squared_error(program))
     data = RecordDataset(chosen.data)
 
     with record(begun, state=trainer, data=data) as run:
-        for batch in run.batches(data):
-            features, labels = features_and_labels(spec, batch)
-            run.step(loss=trainer.step(run.done + 1, features, labels))
+        for records in run.batches(data):
+            run.step(loss=trainer.step(run.done + 1, batch_arrays(program, records)))
 
     out = Path(chosen.out)
     out.mkdir(parents=True, exist_ok=True)
-    (out / "model.safetensors").write_bytes(float_safetensors(trainer.weights))
+    released = float_safetensors(weights_of(program, trainer.state))
+    (out / "model.safetensors").write_bytes(released)
     print(f"{run.done} exact steps, model in {chosen.out}/model.safetensors")
     if chosen.test:
-        test = RecordDataset(chosen.test)
-        features, labels = features_and_labels(spec, [test[index] for index in range(len(test))])
-        right = (logits(spec, trainer.weights, features).argmax(axis=1) == labels).mean()
-        print(f"test accuracy {right:.4f}")
+        print(f"test accuracy {accuracy(released, RecordDataset(chosen.test)):.4f}")
 
 
 if __name__ == "__main__":
