@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from simulated_release import Simulation, failed, unchecked, written
+from simulated_release import Simulation, failed, judge, made_points, unchecked, written
 
 from attest import bundle
 from attest.bundle import read_release
@@ -49,7 +49,7 @@ def test_a_linked_object_is_not_there(folder: Path, tmp_path: Path) -> None:
     path = folder / ".pot/objects" / name
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
-    report = verify(read_release(folder), simulation.policy())
+    report = verify(read_release(folder), simulation.policy(), step_verifier=judge, point_maker=made_points)
     assert report.verdict == "INCOMPLETE"
     assert ("object", f".pot/objects/{name}") in {(note.code, note.subject) for note in report.notes}
 

@@ -59,7 +59,20 @@ def test_another_key_under_the_circuits_name_is_not_there() -> None:
     simulation = Simulation()
 
     def swap(objects: dict[str, bytes]) -> None:
-        objects[simulation.circuit.vk_sha256] = b"a key of the prover"
+        objects[simulation.circuit.parts[0].vk_sha256] = b"a key of the prover"
+
+    report = simulation.bend("objects", swap).verify()
+    assert report.verdict == "INCOMPLETE"
+    assert "circuit" in unchecked(report)
+
+
+def test_another_program_under_the_circuits_name_is_not_there() -> None:
+    """The program says which step the circuit is of; without its digest any other could be shown to who pins it."""
+    simulation = Simulation()
+    other = simulation.kit.program.model_copy(update={"label": "another step"})
+
+    def swap(objects: dict[str, bytes]) -> None:
+        objects[simulation.circuit.program_sha256] = other.to_bytes()
 
     report = simulation.bend("objects", swap).verify()
     assert report.verdict == "INCOMPLETE"

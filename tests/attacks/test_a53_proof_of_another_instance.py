@@ -45,24 +45,43 @@ def other_batch_named(proof: dict[str, Any]) -> None:
 
 def other_batch_inside(proof: dict[str, Any]) -> None:
     """The document names the right points; the bytes of the proof hold others."""
-    proof["proof"] = proof["proof"][:128] + point("another batch") + proof["proof"][256:]
+    body, at = proof["proofs"][0], 2 * 128  # before, after, batch
+    proof["proofs"] = [body[:at] + point("another batch") + body[at + 128 :]]
+
+
+def other_constants(proof: dict[str, Any]) -> None:
+    body, at = proof["proofs"][0], 4 * 128
+    proof["proofs"] = [body[:at] + point("another learning rate") + body[at + 128 :]]
 
 
 def too_short(proof: dict[str, Any]) -> None:
-    proof["proof"] = proof["proof"][:300]
+    proof["proofs"] = [proof["proofs"][0][:300]]
 
 
-@pytest.mark.parametrize(
-    "change", [other_run, other_step, other_circuit, other_batch_named, other_batch_inside, too_short]
-)
+def too_long(proof: dict[str, Any]) -> None:
+    proof["proofs"] = [proof["proofs"][0] + b"honest".hex()]
+
+
+def a_part_more(proof: dict[str, Any]) -> None:
+    proof["proofs"] *= 2
+
+
+def does_not_verify(proof: dict[str, Any]) -> None:
+    proof["proofs"] = [proof["proofs"][0][:-12] + "00" * 6]
+
+
+@pytest.mark.parametrize("change", [other_run, other_step, other_circuit, other_batch_named])
 def test_it_is_denied_by_its_points(change: Change) -> None:
     report = with_proof(change).verify()
     assert report.verdict == "DENY"
     assert failed(report) - {"requirement"} == {"step-points"}
 
 
-def test_a_step_proof_that_does_not_verify_is_denied() -> None:
-    report = with_proof(lambda proof: proof.update(proof=proof["proof"][:-12] + "00" * 6)).verify()
+@pytest.mark.parametrize(
+    "change", [other_batch_inside, other_constants, too_short, too_long, a_part_more, does_not_verify]
+)
+def test_a_step_proof_whose_bytes_are_others_is_denied(change: Change) -> None:
+    report = with_proof(change).verify()
     assert report.verdict == "DENY"
     assert failed(report) - {"requirement"} == {"step-proof"}
 
@@ -153,7 +172,7 @@ def test_a_removed_step_proof_is_incomplete() -> None:
     simulation = Simulation()
 
     def remove(objects: dict[str, bytes]) -> None:
-        name = next(name for name, data in objects.items() if b"pot/step-proof/v1" in data)
+        name = next(name for name, data in objects.items() if b"pot/step-proof/v2" in data)
         del objects[name]
 
     report = simulation.bend("objects", remove).verify()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from pot.zk.spec import CircuitSpec
+from pot.zk.semantics.digits import digits_program
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -84,5 +84,5 @@ loss_of = torch.nn.functional.cross_entropy
 
 def test_numbers(demo_folder: Path) -> None:
     circuit = json.loads((demo_folder / "kit" / "circuit.json").read_text())
-    assert f"all {CircuitSpec.digits().parameters:,} parameters" in README
-    assert f"of {int(circuit['proof_bytes']):,} bytes" in README
+    assert f"all {digits_program().parameters:,} parameters" in README
+    assert f"of {int(circuit['parts'][0]['proof_bytes']):,} bytes" in README

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opened_release import Opened, committed, image
 from private_beacon import PrivateBeacon
 from several_auditors import AUDITORS, inner_digests, policy_of, result_of, with_audits
 from simulated_data import add_composition, add_inclusion, data_audit, see_through
-from simulated_release import Simulation, judge, key, sign
+from simulated_release import Simulation, judge, key, made_points, point, sign
 
 from attest.bundle import ReleaseBundle
 from attest.verdict.policy import Policy
@@ -130,7 +131,34 @@ DATA_WORLDS = {
     "a data audit with a mismatch": _data_mismatch,
     "no data audit": _data_unaudited,
 }
+
+
+def _on_x(simulation: Any) -> None:
+    simulation.step_x = committed("exclusion", [image(100), image(5)])
+
+
+def _sham_end(simulation: Simulation) -> None:
+    """The last point is of another state than the released one."""
+
+    def bend(events: list[dict[str, Any]]) -> None:
+        last = next(event for event in reversed(events) if event["type"] == "step")
+        last["points"]["after"] = point("a sham")
+
+    simulation.bend("child.events", bend)
+
+
+def _one_closed(simulation: Simulation) -> None:
+    simulation.bend("step_exclusion", lambda claim: claim["steps"].pop() and None)
+
+
+OPENED_WORLDS: dict[str, Any] = {
+    "opened steps": lambda simulation: None,
+    "opened steps on X": _on_x,
+    "opened steps of a sham": _sham_end,
+    "opened steps but one": _one_closed,
+}
 WORLDS: dict[str, Any] = {
+    **dict.fromkeys(OPENED_WORLDS, ()),
     **dict.fromkeys(DATA_WORLDS, ()),
     "honest": (),
     "mismatch": (("parent.audits", _mismatch),),
@@ -149,12 +177,14 @@ WORLDS: dict[str, Any] = {
 }
 
 
-PASSING = {"honest", "claims about data", "united audits", "independent audits", "a beacon's challenge"}
+PASSING = {"honest", "claims about data", "united audits", "independent audits", "a beacon's challenge", "opened steps"}
 
 
 @cache
 def world(name: str) -> tuple[ReleaseBundle, Policy, Report]:
-    simulation = Simulation()
+    simulation = Opened().alone() if name in OPENED_WORLDS else Simulation()
+    if name in OPENED_WORLDS:
+        OPENED_WORLDS[name](simulation)
     if name in DATA_WORLDS:
         DATA_WORLDS[name](simulation)
     for stage, change in WORLDS[name]:
@@ -164,7 +194,7 @@ def world(name: str) -> tuple[ReleaseBundle, Policy, Report]:
 
 
 def judged(release: ReleaseBundle, policy: Policy) -> Report:
-    return verify(release, policy, step_verifier=judge)
+    return verify(release, policy, step_verifier=judge, point_maker=made_points)
 
 
 def conclusion(report: Report) -> Any:
@@ -200,6 +230,10 @@ def test_the_worlds_are_as_their_names_say() -> None:
         "contradicted audits": "DENY",
         "a beacon's challenge": "PASS",
         "an old round's challenge": "INCOMPLETE",
+        "opened steps": "PASS",
+        "opened steps on X": "DENY",
+        "opened steps of a sham": "DENY",
+        "opened steps but one": "INCOMPLETE",
     }
 
 
@@ -213,7 +247,7 @@ def test_removing_any_one_thing_never_makes_it_pass(name: str) -> None:
         assert report.verdict == "PASS" or verdict != "PASS", (lines, objects)
 
 
-@pytest.mark.parametrize("name", ["honest", "claims about data", "a beacon's challenge"])
+@pytest.mark.parametrize("name", ["honest", "claims about data", "a beacon's challenge", "opened steps"])
 def test_everything_in_the_honest_bundle_is_needed(name: str) -> None:
     """The policy requires all claims, so each line and each object ends PASS when it goes."""
     release, policy, _ = world(name)

@@ -37,7 +37,8 @@ class StepProofs:
     def __call__(self, proofs: Sequence[Any], kit: Any, circuit_sha256: str, expected: Sequence[Any]) -> None:
         self.asked += 1
         parts = [proof.to_bytes() for proof in proofs]
-        parts += [kit.circuit.to_bytes(), kit.settings, kit.verifying_key, kit.srs]
+        parts += [kit.circuit.to_bytes(), kit.program.to_bytes(), kit.srs]
+        parts += [data for part in kit.parts for data in (part.settings, part.verifying_key)]
         parts += [circuit_sha256.encode(), repr(expected).encode()]
         key = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         if key not in self._known:

@@ -66,10 +66,14 @@ def test_imports_go_one_way() -> None:
 def test_a_module_says_what_it_is_and_what_it_exports(path: Path) -> None:
     tree = ast.parse(path.read_bytes())
     assert ast.get_docstring(tree), f"{path} has no docstring"
-    exported = [
-        ast.literal_eval(node.value)
+    assigned = [
+        (target, node.value)
         for node in tree.body
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets)
+        if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None
+        for target in (node.targets if isinstance(node, ast.Assign) else [node.target])
+    ]
+    exported = [
+        ast.literal_eval(value) for target, value in assigned if isinstance(target, ast.Name) and target.id == "__all__"
     ]
     if not exported and (path.name == "__init__.py" or is_program(tree)):
         return

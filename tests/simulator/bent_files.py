@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +72,7 @@ BENT: Final[dict[str, Bend]] = {
 """For any file."""
 
 DOCUMENT: Final[dict[str, Bend]] = {
-    "version": lambda path: _replaced(path, path.read_bytes().replace(b"/v1", b"/v9")),
+    "version": lambda path: _replaced(path, re.sub(rb"/v[0-9]", b"/v9", path.read_bytes())),
     "duplicate key": _duplicate,
     "NaN": lambda path: _replaced(path, b'{"version":NaN}\n'),
     "deep": lambda path: _replaced(path, b"[" * 100_000),

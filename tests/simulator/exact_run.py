@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,41 +16,46 @@ from pot.data.readers import RecordDataset
 from pot.recording.chain import ChainResult, check_chain
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import Transcript, read_transcript
-from pot.zk.exact import Weights
-from pot.zk.packing import Vector, encode
-from pot.zk.rewind import features_and_labels
-from pot.zk.spec import CircuitSpec
-from pot.zk.training import ExactTrainer
+from pot.zk.runs.segment import Numbered
+from pot.zk.semantics.batches import batch_arrays
+from pot.zk.semantics.digits import mlp_program
+from pot.zk.semantics.program import Program
+from pot.zk.training import ExactTrainer, squared_error
 
-SPEC = CircuitSpec(
-    version="pot/circuit-spec/v1", inputs=4, hidden=4, outputs=2, batch=2, weight_bits=28, feature_bits=4,
-    feature_range_bits=5, limb_bits=12, rate_shift=3, max_steps=64, blinds=8, logrows=13, columns=4,
-)  # fmt: skip
+PROGRAM = mlp_program(inputs=4, hidden=4, outputs=2, batch=2, feature_bits=4, width=5, rate_shift=3)
 SECRET = bytes(range(32))
 CIRCUIT_SHA256 = "cd" * 32
 
 
-def start_weights() -> Weights:
+def start_weights(program: Program = PROGRAM, seed: int = 4, scale: float = 0.3) -> dict[str, Any]:
     """The start state of every such run."""
-    rng = np.random.default_rng(4)
+    rng = np.random.default_rng(seed)
+    nodes = [program.nodes[index] for index in program.states]
+    return {
+        str(node.name): np.round(rng.normal(0, scale, node.shape) * 2**node.bits).astype(np.int64) for node in nodes
+    }
 
-    def draw(*shape: int) -> Any:
-        return np.round(rng.normal(0, 0.3, shape) * 2**SPEC.weight_bits).astype(np.int64)
 
-    return Weights(draw(4, 4), draw(4), draw(2, 4), draw(2))
-
-
-def digest_points(vectors: Sequence[Vector]) -> list[str]:
+def digest_points(secret: bytes, states: Sequence[Numbered], batches: Sequence[Numbered]) -> list[str]:
     """In place of KZG points: as binding as those, and as fast as a hash."""
-    return [hashlib.sha512(encode(vector)).hexdigest() for vector in vectors]
+    return [_digest(secret, label, *item) for label, items in (("state", states), ("batch", batches)) for item in items]
+
+
+def _digest(secret: bytes, label: str, number: int, tensors: Mapping[str, Any]) -> str:
+    parts = [name.encode() + array.tobytes() for name, array in sorted(tensors.items())]
+    return hashlib.sha512(b"".join([secret, label.encode(), number.to_bytes(8, "little"), *parts])).hexdigest()
 
 
 def trainer(**change: Any) -> ExactTrainer:
     """A trainer at the start state."""
-    arguments: dict[str, Any] = {"secret": SECRET, "make_points": digest_points, **change}
-    return ExactTrainer(
-        change.pop("spec", SPEC), start_weights(), **{k: v for k, v in arguments.items() if k != "spec"}
-    )
+    program = change.pop("program", PROGRAM)
+    arguments: dict[str, Any] = {
+        "secret": SECRET,
+        "make_points": digest_points,
+        "loss": squared_error(program),
+        **change,
+    }
+    return ExactTrainer(program, arguments.pop("state", None) or start_weights(program), **arguments)
 
 
 class ExactRun:
@@ -87,7 +92,12 @@ class ExactRun:
         begun = begin(
             self.run_dir,
             commitments=[self.folder / "train.json"],
-            config={"steps": 8, "checkpoint_every": 3, "batch_size": SPEC.batch, "circuit_sha256": self.circuit_sha256},
+            config={
+                "steps": 8,
+                "checkpoint_every": 3,
+                "batch_size": PROGRAM.batch,
+                "circuit_sha256": self.circuit_sha256,
+            },
             inputs=[self.folder / "train.jsonl"],
             semantics="exact",
             nonce="0a" * 32,
@@ -95,8 +105,8 @@ class ExactRun:
         )
         source, data = trainer(), self.data
         with record(begun, state=source, data=data) as run:
-            for batch in run.batches(data):
-                run.step(loss=source.step(run.done + 1, *features_and_labels(SPEC, batch)))
+            for records in run.batches(data):
+                run.step(loss=source.step(run.done + 1, batch_arrays(PROGRAM, records)))
                 if run.done == stop:
                     break
         return source

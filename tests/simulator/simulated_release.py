@@ -1,16 +1,18 @@
 """An honest tiny release bundle in memory, and every place where a test can bend it into a lie.
 
 Two models: a parent trained in floats and a child fine-tuned in exact integers. Commitments, orders, chains, digests,
-set proofs, challenges and signatures are real; weights, points and the insides of step proofs are invented, and step
-proofs are judged by `judge`, which stands in for ezkl. `bend(stage, change)` changes a value on its way; what is
-made from it later follows, so a lie is as consistent as its teller can make it.
+set proofs, challenges and signatures are real. Weights and the insides of step proofs are invented; the point of a
+vector is its SHA-512, and `StandIn` stands in for ezkl below the real checks of step proofs. `bend(stage, change)`
+changes a value on its way; what is made from it later follows, so a lie is as consistent as its teller can make it.
 
 Stages, in order: for `parent` and `child` each `.precommit` `.events` `.audits` `.data_audits` `.predicate`
-`.statement`; then `objects`, `lines`, `files`, `policy`. `simulated_data` adds claims about data.
+`.statement`, and `child.steps`, the claim of step proofs; then `objects`, `lines`, `files`, `policy`. `simulated_data`
+adds claims about data, `opened_release` opens what the points commit to.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,12 +48,19 @@ from pot.recording.precommit import config_digest
 from pot.recording.state import checkpoint_files
 from pot.recording.transcript import batch_digest, previous_digest
 from pot.zk.circuit import Circuit
-from pot.zk.fixed import dequantise, quantise
-from pot.zk.spec import CircuitSpec
-from pot.zk.verifier import StepProofRefused
+from pot.zk.circuits.field import encode
+from pot.zk.circuits.packing import blinds_of, state_vectors
+from pot.zk.kit import KitPart, VerifyingKit
+from pot.zk.opening_verify import state_of
+from pot.zk.semantics.builder import Builder
+from pot.zk.semantics.fixed import dequantise, quantise
+from pot.zk.semantics.program import Program
+from pot.zk.verifier import verify_steps
 
 __all__ = [
+    "SECRET",
     "Simulation",
+    "StandIn",
     "commitment_of",
     "data_files",
     "exclusion_file",
@@ -59,15 +68,19 @@ __all__ = [
     "judge",
     "key",
     "listed",
+    "made_points",
     "relink",
     "shard_of",
     "sign",
+    "simulated_program",
     "unchecked",
     "written",
 ]
 
 ZERO = "0" * 64
 GOOD_TAIL = b"honest"
+SECRET = bytes(range(32))
+EZKL_VERSION = "23.0.5"
 
 
 @cache
@@ -156,6 +169,33 @@ def point(*labels: object) -> str:
     return (derive("test/point", seed) + derive("test/point2", seed)).hex()
 
 
+def made_points(kit: Any, vectors: Any) -> list[str]:
+    """In place of KZG points: as binding as those, and as fast as a hash."""
+    return [hashlib.sha512(encode(vector)).hexdigest() for vector in vectors]
+
+
+def simulated_program(limb_bits: int = 12, *, momentum: bool = False, slack: int = 0) -> Program:
+    """The child's step: one linear layer on images of 2 x 2 pixels, three classes, half the squared error.
+
+    `momentum`: the weight's gradients are gathered, and halved at every step. `slack`: for steps taken in floats.
+    """
+    b = Builder(limb_bits=limb_bits)
+    w = b.state("0.weight", [3, 4], bits=28, width=34)
+    c = b.state("0.bias", [3], bits=28, width=34)
+    x = b.batch("image", [8, 4], kind="unsigned", bits=4, width=5)
+    y = b.batch("label", [8, 3], kind="marks")
+    z = b.add(b.matmul(x, b.permute(w, [1, 0])), c)
+    g = b.round(b.sub(z, b.shift(y, b.bits(z))), limb_bits - 4, limbs=1)
+    moved = b.matmul(b.permute(g, [1, 0]), x)
+    if momentum:
+        m = b.state("0.weight.momentum_buffer", [3, 4], bits=b.bits(moved), width=22)
+        moved = b.add(b.round(b.scaled(m, 1), b.bits(moved), limbs=3), moved)
+        b.set_next(m, moved)
+    b.set_next(w, b.sub(w, b.scaled(moved, 6)), slack=slack)
+    b.set_next(c, b.sub(c, b.scaled(b.reshape(b.sum(g, [0]), [3]), 6)), slack=slack)
+    return b.program(label="simulated", batch=8, max_steps=64)
+
+
 @dataclass
 class Model:
     """What the simulation knows about one of its two models while it builds."""
@@ -179,6 +219,8 @@ class Simulation:
     lines: list[bytes] = field(default_factory=list)
     claimants: list[Callable[[str], list[dict[str, Any]]]] = field(default_factory=list)
     """Functions that make further claims of a model; what they refer to is theirs to put."""
+    every_step: bool = False
+    """Whether every step of the child is proven, or those that a verifier drew."""
     data_auditors: list[Callable[[str], list[dict[str, Any]]]] = field(default_factory=list)
     """Functions that make data audits of a model's data."""
     nonces: dict[str, str] = field(default_factory=dict)
@@ -196,7 +238,8 @@ class Simulation:
         self.every = 2
         self.models = {"parent": Model("parent"), "child": Model("child")}
         self.signers = {"parent": "developer", "child": "developer"}
-        self.circuit = self._circuit()
+        self.kit = self._kit()
+        self.circuit = self.kit.circuit
 
     def bend(self, stage: str, change: Callable[[Any], Any]) -> Simulation:
         """Change a stage's value in place, or replace it by what `change` returns."""
@@ -254,7 +297,7 @@ class Simulation:
 
     def verify(self, policy: Policy | None = None) -> Report:
         """The report on the release bundle, under its own policy unless another is given."""
-        return verify(self.release(), policy or self.policy(), step_verifier=judge)
+        return verify(self.release(), policy or self.policy(), step_verifier=judge, point_maker=made_points)
 
     # what is built ---------------------------------------------------------------------------------------------------
 
@@ -264,21 +307,62 @@ class Simulation:
             value = value if replaced is None else replaced
         return value
 
-    def _circuit(self) -> Circuit:
-        parts = {name: sha256_hex(f"{name} of the circuit".encode()) for name in ("settings", "vk", "srs")}
-        return Circuit(
-            version="pot/circuit/v1",
-            family="exact",
-            spec=CircuitSpec.digits(),
-            ezkl_version="23.0.5",
-            onnx_sha256=ZERO,
-            settings_sha256=parts["settings"],
-            vk_sha256=parts["vk"],
-            srs_sha256=parts["srs"],
-            proof_bytes=str(6 * 64 + len(GOOD_TAIL)),
-            constants_point=point("constants"),
-            zero_point=point("zero"),
+    def _kit(self) -> VerifyingKit:
+        program = simulated_program()
+        srs = (9).to_bytes(4, "little") + bytes((128 << 9) + 256)
+        part = KitPart(
+            canonical_bytes({"run_args": {"input_visibility": "KZGCommit", "output_visibility": "Public"}}), b"vk"
         )
+        self.inputs = ["before.0", "after.0", "batch.0", "witness.0", "constants", "challenge"]
+        document = {
+            "inputs": self.inputs,
+            "powers": [[0, 1, 4]],
+            "onnx_sha256": ZERO,
+            "settings_sha256": sha256_hex(part.settings),
+            "vk_sha256": sha256_hex(part.verifying_key),
+            "proof_bytes": str(64 * len(self.inputs) + len(GOOD_TAIL)),
+        }
+        value = {
+            "version": "pot/circuit/v2",
+            "family": "exact",
+            "label": program.label,
+            "program_sha256": program.sha256(),
+            "batch": program.batch,
+            "parameters": program.parameters,
+            "max_steps": program.max_steps,
+            "logrows": 9,
+            "columns": 2,
+            "blinds": 8,
+            "ezkl_version": EZKL_VERSION,
+            "srs_sha256": sha256_hex(srs),
+            "constants_point": point("constants"),
+            "parts": [document],
+        }
+        return VerifyingKit(Circuit.from_value(value, what="circuit"), program, [part], srs)
+
+    def put_kit(self) -> None:
+        """The circuit and everything that it names, as objects."""
+        for data in (self.circuit.to_bytes(), self.kit.program.to_bytes(), self.kit.srs):
+            self.put(data)
+        for part in self.kit.parts:
+            self.put(part.settings)
+            self.put(part.verifying_key)
+
+    def state(self, name: str, step: int) -> bytes:
+        """The integer weights of a model after a step."""
+        start = self.models["parent"].released
+        return integers(weights(name, step)) if step else integers(start)
+
+    def state_point(self, name: str, step: int) -> str:
+        """The point of the state after a step."""
+        program, layout = self.kit.program, self.kit.layout
+        tensors = state_of(program, entries_from_safetensors(self.state(name, step)), [])
+        vectors = state_vectors(program, layout, tensors, blinds_of(layout, SECRET, "state", step))
+        return "".join(made_points(self.kit, vectors))
+
+    def batch_point(self, name: str, step: int, records: list[int]) -> str:
+        """The point of a step's batch; invented, for invented records have no pixels."""
+        return point(name, "batch", step)
 
     def _train(self, name: str, parent: Model | None) -> None:
         model = self.models[name]
@@ -310,7 +394,8 @@ class Simulation:
         claims: list[dict[str, Any]] = [{"type": "training-provenance"}, self._exclusion(name)]
         claims += [claim for make in self.claimants for claim in make(name)]
         if proven:
-            claims.append({"type": "steps-proven", "circuit_sha256": self.circuit.sha256(), "steps": proven})
+            claims.append(self._bent("child.steps", self._steps_claim(precommit_sha256, proven)))
+            claims += self._opened_claims(precommit_sha256, nonce, proven)
         predicate = {
             "stage": "training" if parent is None else "fine-tuning",
             "model": {
@@ -358,9 +443,7 @@ class Simulation:
         config: dict[str, Any] = {"learning_rate": "0.1"}
         if parent is not None:
             config["circuit_sha256"] = self.circuit.sha256()
-            for part in ("settings", "vk", "srs"):
-                self.put(f"{part} of the circuit".encode())
-            self.put(self.circuit.to_bytes())
+            self.put_kit()
         value: dict[str, Any] = {
             "version": "pot/precommit/v1",
             "run_id": derive("test/run", name.encode()).hex(),
@@ -419,14 +502,14 @@ class Simulation:
                 }
                 if parent is not None:
                     names = {"before": step - 1, "after": step}
-                    event["points"] = {which: point(name, at) for which, at in names.items()}
-                    event["points"]["batch"] = point(name, "batch", step)
+                    event["points"] = {which: self.state_point(name, at) for which, at in names.items()}
+                    event["points"]["batch"] = self.batch_point(name, step, list(records))
                 events.append(event)
             if step % self.every == 0 or step == self.steps[name]:
                 if parent is None:
                     states.append(weights(name, step))
                 else:
-                    states.append(integers(weights(name, step)) if step else integers(parent.released))
+                    states.append(self.state(name, step))
                 components = {
                     "model": model_component(states[-1]),
                     "rng": json_digest("rng", {"step": step}),
@@ -536,37 +619,44 @@ class Simulation:
         }
 
     def step_proof(self, precommit_sha256: str, event: dict[str, Any], tail: bytes = GOOD_TAIL) -> bytes:
-        """An invented step proof for a step event; `judge` accepts it iff its tail is the honest one."""
+        """An invented step proof for a step event; `StandIn` accepts it iff its tail is the honest one."""
         points = event["points"]
-        front = [
-            points["before"],
-            points["batch"],
-            point("witness"),
-            point("constants"),
-            points["after"],
-            point("zero"),
-        ]
+        front = {
+            **points,
+            "witness": point("witness"),
+            "constants": point("constants"),
+            "challenge": point("challenge"),
+        }
+        body = "".join(front[name.partition(".")[0]] for name in self.inputs)
         return canonical_bytes(
             {
-                "version": "pot/step-proof/v1",
+                "version": "pot/step-proof/v2",
                 "precommit_sha256": precommit_sha256,
                 "step": event["step"],
                 "circuit_sha256": self.circuit.sha256(),
                 "points": points,
-                "proof": "".join(front) + tail.hex(),
+                "witness": [point("witness")],
+                "proofs": [body + tail.hex()],
             }
         )
 
     def _step_proofs(self, precommit_sha256: str, events: list[dict[str, Any]]) -> list[dict[str, str]]:
-        """Step proofs of the steps that the verifier drew."""
+        """Step proofs of the steps that the verifier drew, or of all."""
         run = (precommit_sha256, sha256_hex(self.models["child"].transcript))
-        challenge = self._drawn(run, self.steps["child"], "step", "child")
         by_step = {event["step"]: event for event in events if event["type"] == "step"}
+        numbers = list(by_step) if self.every_step else self._drawn(run, self.steps["child"], "step", "child").chosen
         return [
             {"step": number, "proof_sha256": self.put(self.step_proof(precommit_sha256, by_step[number]))}
-            for number in challenge.chosen
+            for number in numbers
             if number in by_step
         ]
+
+    def _steps_claim(self, precommit_sha256: str, proven: list[dict[str, str]]) -> dict[str, Any]:
+        return {"type": "steps-proven", "circuit_sha256": self.circuit.sha256(), "steps": proven}
+
+    def _opened_claims(self, precommit_sha256: str, nonce: str, proven: list[dict[str, str]]) -> list[dict[str, Any]]:
+        """Claims that rest on opened batches: none, for invented records cannot be opened."""
+        return []
 
 
 def listed(files: dict[str, bytes]) -> list[ModelFile]:
@@ -574,11 +664,21 @@ def listed(files: dict[str, bytes]) -> list[ModelFile]:
     return [ModelFile(path=path, bytes=str(len(data)), sha256=sha256_hex(data)) for path, data in sorted(files.items())]
 
 
+class StandIn:
+    """The calls of ezkl that a verdict on step proofs needs: a proof is good iff its last bytes are."""
+
+    def version(self) -> str:
+        """The circuit's."""
+        return EZKL_VERSION
+
+    def verify(self, proofs: Any, settings: bytes, verifying_key: bytes, srs: bytes) -> list[bool]:
+        """Whether each proof ends well."""
+        return [proof.endswith(GOOD_TAIL) for proof, _ in proofs]
+
+
 def judge(proofs: Any, kit: Any, circuit_sha256: str, expected: Any) -> None:
-    """Stands in for ezkl: accepts a step proof iff its last bytes are the honest ones."""
-    for proof in proofs:
-        if not bytes.fromhex(proof.proof).endswith(GOOD_TAIL):
-            raise StepProofRefused("invalid", f"step {proof.step}: the step proof does not verify")
+    """The real check of step proofs, with `StandIn` in ezkl's place."""
+    verify_steps(proofs, kit=kit, circuit_sha256=circuit_sha256, expected=expected, engine=StandIn())  # type: ignore[arg-type]
 
 
 def failed(report: Report) -> set[str]:

@@ -13,7 +13,7 @@ from private_beacon import PrivateBeacon
 from attest.cli.main import main
 from attest.cli.policy import TEMPLATES
 from attest.trust.keys import generate
-from attest.verdict.policy import load_policy, read_policy
+from attest.verdict.policy import PolicyDocument, load_policy, read_policy
 from pot.audit.beacon import QUICKNET, verify_round
 from pot.errors import Malformed, UsageError
 
@@ -267,3 +267,26 @@ def test_what_the_rules_mean_is_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert "limits    no segment is longer than 50 steps" in out
     assert "audit     different auditors: at least 2; two must have committed to the same inner states" in out
     assert f"beacon    challenges may be drawn by chain {QUICKNET.chain_hash()} from round 1000 on" in out
+
+
+def test_every_step_proved_needs_no_coverage_and_no_auditor() -> None:
+    pin = {"view": "pixels/1", "records": "3", "root_blake3": "ab" * 32}
+    roles = {"developer": [{"name": "Acme", "public_key": DEVELOPER}]}
+    own = [
+        {"claim": "steps-proven", "level": "proved", "every_step": True},
+        {"claim": "step-exclusion", "level": "proved", "every_step": True, "exclusion": pin},
+    ]
+    document = {"version": "pot/policy/v1", "roles": roles, "require": own}
+    assert PolicyDocument.from_value(document, what="policy").coverage is None
+    for bent in (
+        {**own[0], "level": "audited"}, {**own[0], "every_step": False}, {"claim": "steps-proven", "level": "proved"},
+        {"claim": "training-provenance", "level": "proved"},
+    ):  # fmt: skip
+        with pytest.raises(Malformed, match="coverage"):
+            PolicyDocument.from_value({**document, "require": [bent]}, what="policy")
+    for bent in (
+        {"claim": "step-exclusion", "level": "committed"}, {**own[0], "exclusion": pin},
+        {"claim": "training-provenance", "level": "committed", "every_step": True},
+    ):  # fmt: skip
+        with pytest.raises(Malformed):
+            PolicyDocument.from_value({**document, "require": [bent]}, what="policy")

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pot.errors import Malformed
-from pot.zk.fixed import WEIGHT_BITS, WEIGHT_LIMIT, dequantise, quantise
+from pot.zk.semantics.fixed import WEIGHT_BITS, WEIGHT_LIMIT, dequantise, quantise
 
 
 def _half_even(value: Fraction) -> int:
