@@ -77,6 +77,7 @@ def rows_of(name: str, cost: Cost, batch: int) -> list[Row]:
     parameters = cost.kit.program.parameters
     peer = KAIZEN[batch][0] / KAIZEN_PARAMETERS / batch * 1e6
     mine = cost.cpu / parameters / batch * 1e6
+    parts = len(cost.proof.proofs)
     size = sum(len(part) // 2 for part in cost.proof.proofs) / 1024
     return [
         Row(
@@ -87,8 +88,8 @@ def rows_of(name: str, cost: Cost, batch: int) -> list[Row]:
             mine / peer,
             1,
         ),
-        Row(f"{name}: proof", size, "KiB", "16 KiB a part", size / 16 / len(cost.proof.proofs), 1),
-        Row(f"{name}: verification", cost.verify, "CPU s", "0.3 s", cost.verify / 0.3, 1),
+        Row(f"{name}: proof", size, "KiB", "16 KiB a part", size / 16 / parts, 1),
+        Row(f"{name}: verification", cost.verify, "CPU s", "0.3 s a part", cost.verify / 0.3 / parts, 1),
     ]
 
 
