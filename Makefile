@@ -60,7 +60,7 @@ bench-recorder: $(STAMP)
 	$(BIN)/python benchmarks/recorder.py
 
 bench-zk: $(STAMP)
-	$(BIN)/python benchmarks/step_proof.py
+	$(BIN)/python benchmarks/step_proof.py $(if $(QUICK),--quick)
 
 format: $(STAMP)
 	$(BIN)/ruff format .

@@ -13,11 +13,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _small(name: str) -> list[dict[str, Any]]:
+def _small(name: str, program: str | None = None, option: str = "--small") -> list[dict[str, Any]]:
     """The rows of a benchmark at its smallest; a goal that only the full size meets may be missed."""
     out = ROOT / "benchmarks" / "out" / f"{name}.json"
     out.unlink(missing_ok=True)
-    words = [sys.executable, str(ROOT / "benchmarks" / f"{name}.py"), "--small"]
+    words = [sys.executable, str(ROOT / "benchmarks" / f"{program or name}.py"), option]
     ended = subprocess.run(words, capture_output=True, text=True, timeout=900, check=False, cwd=ROOT)
     assert ended.returncode in (0, 1), ended.stderr[-2000:]
     rows: list[dict[str, Any]] = json.loads(out.read_text())
@@ -38,6 +38,12 @@ def test_a_benchmark_prints_every_row(name: str) -> None:
     assert len(rows) >= {"data": 40, "memorization": 15, "recorder": 9}[name]
     for part in PARTS[name].split("/"):
         assert any(part in row["name"] + row["reference"] for row in rows), part
+
+
+def test_the_small_step_proof_is_measured() -> None:
+    rows = _small("zk", "step_proof", "--quick")
+    for part in ("CPU per parameter and sample", "proof", "verification", "verification of 50 step proofs"):
+        assert any(part in row["name"] for row in rows), part
 
 
 def test_no_forgery_is_accepted_at_the_smallest_size_either() -> None:
