@@ -277,7 +277,7 @@ def _words(program: Program, value: dict[str, Any]) -> list[str]:
     lines.append("  computes " + ", ".join(f"{count} {op}" for op, count in value["operations"].items()))
     lines.append(f"  rounds   {counted(value['rounded_tensors'], 'tensor')}, {value['rounded_values']:,} values")
     slack = value["slack"]
-    exact = "is the exact step" if not slack else f"lies within 2^{slack} - 1 units of the exact step"
+    exact = "is the exact step" if not slack else f"lies within 2^{slack} units of the exact step"
     lines.append(f"  proves   that the next state {exact}; at most {program.max_steps:,} steps of a run")
     rows = ", ".join(f"{rows:,}" for rows in value["rows"])
     lines.append(
@@ -297,5 +297,5 @@ def _said(tensor: dict[str, Any]) -> str:
     size = " x ".join(str(length) for length in tensor["shape"]) or "one"
     if tensor["kind"] == "marks":
         return f"{tensor['name']}: {size}, one of {tensor['shape'][-1]} marked"
-    low = "0 <= v" if tensor["kind"] == "unsigned" else "|v|"
+    low = {"unsigned": "0 <= v", "signed": f"-2^{tensor['width']} <= v"}.get(tensor["kind"], "|v|")
     return f"{tensor['name']}: {size} integers v over 2^{tensor['bits']}, {low} < 2^{tensor['width']}"

@@ -148,8 +148,8 @@ def test_show_says_how_far_a_float_step_may_lie(tmp_path: Path, capsys: pytest.C
     (tmp_path / "p").write_bytes(b.program(label="", batch=1, max_steps=4).to_bytes())
     assert main(["zk", "show", str(tmp_path / "p")]) == 0
     told = capsys.readouterr().out
-    assert "that the next state lies within 2^5 - 1 units of the exact step; at most 4 steps" in told
-    assert "x: 1 x 2 integers v over 2^4, |v| < 2^3" in told
+    assert "that the next state lies within 2^5 units of the exact step; at most 4 steps" in told
+    assert "x: 1 x 2 integers v over 2^4, -2^3 <= v < 2^3" in told
     assert told.startswith("a step without a name\n")
 
 
