@@ -145,7 +145,7 @@ def _ends(
         held = [] if rest is None else entries_from_safetensors(rest)
         state = state_of(kit.program, entries_from_safetensors(model), held)
         if number == 0:
-            check_fresh(kit.program, state, held)
+            check_fresh(kit.program, state)
         vectors = state_vectors(kit.program, kit.layout, state, given_blinds(opening), start=number == 0)
         points = points_of(run[2], max(number, 1))
         made.append((f"the {name} state", points.before if number == 0 else points.after, vectors))

@@ -100,10 +100,7 @@ def steps_sentence(proven: Proven) -> str:
         words = f"{which} maps the committed state before to the committed state after, as the circuit says"
         if not proven.every:
             words += f"; {'a verifier' if proven.verifier_chosen else 'nobody but the prover'} chose them"
-    if proven.slack:
-        words += (
-            f"; each next state lies within {proven.slack} units of its grid of the exact step's (training in floats)"
-        )
+    words += _slack(proven)
     if proven.auto:
         words += f"; {FAMILY_AUTO}"
     return words
@@ -116,7 +113,13 @@ def step_exclusion_sentence(view: str, proven: Proven, *, unseen: Sequence[str] 
     words = plain.replace("a training record", f"a record that {which} read")
     if unseen:
         words += f"; of a record the steps also read {', '.join(unseen)}, which {view} does not see"
-    return words + _conditions("X", view, fields, False)
+    return words + _slack(proven) + _conditions("X", view, fields, False)
+
+
+def _slack(proven: Proven) -> str:
+    if not proven.slack:
+        return ""
+    return f"; each next state lies within {proven.slack} units of its grid of the exact step's (training in floats)"
 
 
 def exclusion_sentence(view: str, *, fields: str | None = None, hidden: bool = False) -> str:

@@ -79,7 +79,8 @@ def _check_claim(case: Case, claim: StepExclusion, points: PointMaker, events: d
             field=fields,
             hiding=x.hiding,
         )
-        shown = Proven(len({item.step for item in claim.steps} & events.keys()), len(events))
+        slack = proven.kit.slack if proven is not None and proven.kit is not None else 0
+        shown = Proven(len({item.step for item in claim.steps} & events.keys()), len(events), slack=slack)
         sentence = step_exclusion_sentence(x.view, shown, unseen=unseen, fields=fields)
     return ClaimReport(
         certificate_sha256=case.sha256,

@@ -146,7 +146,7 @@ def _opened(
             return None
         tensors = state_of(kit.program, files.model, files.rest)
         if which == "first":
-            check_fresh(kit.program, tensors, files.rest)
+            check_fresh(kit.program, tensors)
         vectors = state_vectors(kit.program, kit.layout, tensors, given_blinds(opening), start=which == "first")
     except PotError as error:
         case.ledger.failed("state-opening", subject, str(error))

@@ -76,9 +76,9 @@ def _check_claim(
     kit = step_kit(case, claim.circuit_sha256, policy)
     events = step_events(case)
     proven = _check_proofs(case, claim, kit, verify, events)
-    _check_chain(case, claim, events)
+    unbroken = _check_chain(case, claim, events)
     if claim.first_opening_sha256 is not None or claim.last_opening_sha256 is not None:
-        check_ends(case, claim, kit, points, events, all_proven=len(proven) == len(events) > 0)
+        check_ends(case, claim, kit, points, events, all_proven=unbroken and len(proven) == len(events) > 0)
     codes = [*_CODES]
     if any(finding.code == "state-opening" for finding in case.ledger.findings[start:]):
         codes.append("state-opening")
@@ -183,12 +183,12 @@ def _run(
     return True
 
 
-def _check_chain(case: Case, claim: StepsProven, events: dict[str, StepEvent]) -> None:
+def _check_chain(case: Case, claim: StepsProven, events: dict[str, StepEvent]) -> bool:
     """Neighbouring steps of the claim meet in one point; says how many of the run's steps that covers."""
     listed = sorted({int(item.step) for item in claim.steps if item.step in events})
     if not listed:
         case.ledger.not_checked("step-chain", "step proofs", "there is no transcript that holds the steps")
-        return
+        return False
     parts = 1
     for one, other in pairwise(listed):
         if other != one + 1:
@@ -198,6 +198,7 @@ def _check_chain(case: Case, claim: StepsProven, events: dict[str, StepEvent]) -
         if before is None or after is None or before.after != after.before:
             detail = f"step {other} does not begin at the point where step {one} ended"
             case.ledger.failed("step-chain", f"step {other}", detail)
-            return
+            return False
     lines = "one unbroken line" if parts == 1 else f"{parts} unbroken lines"
     case.ledger.passed("step-chain", "step proofs", f"{len(listed)} of {len(events)} steps, in {lines}")
+    return True

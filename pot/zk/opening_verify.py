@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
@@ -128,10 +128,12 @@ def state_of(program: Program, model: Sequence[TensorEntry], rest: Sequence[Tens
     found: dict[str, Ints] = {}
     for entry in model:
         if entry.name in nodes:
+            if _remembered(entry.name, nodes):  # a release would hand it on to the next run, as if it were a weight
+                raise Malformed(f"state: {entry.name[:64]} is an optimizer's, but stands among the model's weights")
             found[entry.name] = _weight(entry, nodes[entry.name])
     for entry in rest:
-        if entry.name not in nodes or entry.name in found:
-            raise Malformed(f"state: {entry.name[:64]} is no tensor of the state, or one of the model")
+        if entry.name not in nodes or not _remembered(entry.name, nodes):
+            raise Malformed(f"state: {entry.name[:64]} is no tensor of the state, or a weight, which the model holds")
         found[entry.name] = _integers(entry, nodes[entry.name])
     missing = sorted(nodes.keys() - found.keys())
     if missing:
@@ -139,17 +141,21 @@ def state_of(program: Program, model: Sequence[TensorEntry], rest: Sequence[Tens
     return found
 
 
-def check_fresh(program: Program, state: dict[str, Ints], rest: Sequence[TensorEntry]) -> None:
+def check_fresh(program: Program, state: dict[str, Ints]) -> None:
     """What an optimizer remembers must be nothing in the first state: slots of weights are 0, powers of betas are 1.
 
     No parent's release says what it was, and momentum that came from elsewhere moves the weights. Raises `Malformed`.
     """
     nodes = {str(program.nodes[index].name): program.nodes[index] for index in program.states}
-    for entry in rest:
-        slot = entry.name.rpartition(".")[0] in nodes  # named after a weight, such as `0.weight.exp_avg`
-        first = 0 if slot else 1 << max(0, nodes[entry.name].bits)
-        if (state[entry.name] != first).any():
-            raise Malformed(f"state: {entry.name} is not that of a fresh optimizer, but the run begins with it")
+    for name in (name for name in nodes if _remembered(name, nodes)):
+        first = 1 << max(0, nodes[name].bits) if name.startswith(OPTIMIZER) else 0
+        if (state[name] != first).any():
+            raise Malformed(f"state: {name} is not that of a fresh optimizer, but the run begins with it")
+
+
+def _remembered(name: str, nodes: Mapping[str, Node]) -> bool:
+    """Whether a tensor is the optimizer's: named after a weight, as `0.weight.exp_avg`, or `optimizer.` something."""
+    return name.startswith(OPTIMIZER) or name.rpartition(".")[0] in nodes
 
 
 def _weight(entry: TensorEntry, node: Node) -> Ints:
@@ -159,7 +165,8 @@ def _weight(entry: TensorEntry, node: Node) -> Ints:
     if entry.dtype == "F32":
         values = np.frombuffer(entry.data, "<f4").reshape(entry.shape)
         integers = quantise_array(values, node.bits, what=entry.name)
-        if not np.array_equal(dequantise_array(integers, node.bits), values):  # else others could be released
+        same = dequantise_array(integers, node.bits).astype("<f4").tobytes() == values.tobytes()
+        if not same:  # bit by bit, as -0.0 equals 0.0; else others could be released
             raise Malformed(f"state: {entry.name} holds a value between the points of the program's grid")
         return integers
     if node.bits != WEIGHT_BITS:
@@ -205,11 +212,15 @@ def check_fields(program: Program, commitments: Sequence[DatasetCommitment], rec
     Raises `Malformed`.
     """
     known = {str(program.nodes[index].name) for index in program.batches}
+    whole = 0
     for commitment in commitments:
         if NEEDS.get(commitment.view) == "object":
-            return
+            whole += 1
+            continue
         renamed = (commitment.reading.fields or {}) if commitment.reading is not None else {}
         known |= {commitment.source_field, *renamed.values()}
+    if whole == len(commitments):  # a view of whole records binds every field
+        return
     for record in records:
         loose = sorted(record.keys() - known)
         if loose:

@@ -295,7 +295,7 @@ def test_momentum_from_elsewhere_does_not_begin_a_run() -> None:
     program = momentum_program()
     model, power = [entry("w", [[1, 2], [3, 4]])], entry("optimizer.beta1_power", [1 << 10])
     fresh = [power, entry("w.momentum_buffer", [[0, 0], [0, 0]])]
-    check_fresh(program, state_of(program, model, fresh), fresh)
+    check_fresh(program, state_of(program, model, fresh))
     for other in (
         [power, entry("w.momentum_buffer", [[0, 0], [0, 1 << 28]])],
         [power, entry("w.momentum_buffer", [[1 << 28] * 2] * 2)],
@@ -304,7 +304,7 @@ def test_momentum_from_elsewhere_does_not_begin_a_run() -> None:
     ):
         state = state_of(program, model, other)  # a state like any other; only its freshness is wrong
         with pytest.raises(Malformed, match="not that of a fresh optimizer"):
-            check_fresh(program, state, other)
+            check_fresh(program, state)
 
 
 def test_a_state_read_on_another_grid_is_not_the_released_one() -> None:
@@ -331,8 +331,8 @@ def test_floats_between_grid_points_are_not_what_was_proven() -> None:
 @pytest.mark.parametrize(
     ("model", "rest", "words"),
     [
-        ([], ["w"], "hold no tensor"),
-        (["w"], ["w"], "no tensor of the state, or one of the model"),
+        ([], ["w"], "or a weight"),
+        (["w"], ["w"], "no tensor of the state, or a weight"),
         (["w"], ["unknown"], "no tensor of the state"),
         (["w"], [], "hold no tensor"),
     ],
@@ -349,3 +349,24 @@ def test_tensors_of_another_shape_or_type_are_refused() -> None:
         state_of(momentum_program(), [entry("w", [0, 0, 0, 0])], rest)
     with pytest.raises(Malformed, match="F32"):
         state_of(momentum_program(), [entry("w", [[0, 0], [0, 0]])], [entry("w.momentum_buffer", [[0, 0]] * 2, "<f4")])
+
+
+def test_a53_an_optimizers_memory_among_the_weights_is_refused() -> None:
+    """A parent's release that holds momentum would hand it to the child's first step as if it were a weight."""
+    zeros = [[0, 0], [0, 0]]
+    with pytest.raises(Malformed, match="an optimizer's, but stands among"):
+        state_of(momentum_program(), [entry("w", zeros), entry("w.momentum_buffer", zeros)], [])
+
+
+def test_a53_a_trained_weight_that_the_model_lacks_is_refused() -> None:
+    """Given beside the model, it would leave the released file, and the model in use would not be the proven one."""
+    zeros = [[0, 0], [0, 0]]
+    with pytest.raises(Malformed, match="or a weight, which the model holds"):
+        state_of(momentum_program(), [], [entry("w", zeros), entry("w.momentum_buffer", zeros)])
+
+
+def test_a53_a_negative_zero_is_no_point_of_the_grid() -> None:
+    with pytest.raises(Malformed, match="between the points"):
+        state_of(
+            momentum_program(), [entry("w", [[-0.0, 0], [0, 0]], "<f4")], [entry("w.momentum_buffer", [[0, 0]] * 2)]
+        )

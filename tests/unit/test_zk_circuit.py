@@ -23,6 +23,7 @@ from pot.zk.circuits.tensors import Tensors
 from pot.zk.circuits.weights import Axis, Weights, vector_of
 from pot.zk.semantics.builder import Builder
 from pot.zk.semantics.digits import digits_program, mlp_program
+from pot.zk.semantics.program import Program
 from pot.zk.semantics.shapes import ATTRIBUTES
 
 STEPS = small_steps()
@@ -289,3 +290,12 @@ def test_copies_moved_in_ever_new_ways_are_not_walked_without_end() -> None:
     program = b.program(label="copies", batch=2, max_steps=2)
     with pytest.raises(UsageError, match="too many moved copies"):
         make_parts(program, Shape(9, 4, 8))
+
+
+@pytest.mark.parametrize("field", ["state", "value"])
+def test_a_next_value_that_names_no_node_is_refused(field: str) -> None:
+    program = STEPS["linear"].program
+    value = json.loads(program.to_bytes())
+    value["next"][0][field] = 4000
+    with pytest.raises(Malformed, match="names a node that there is not"):
+        Program.from_value(value, what="program")

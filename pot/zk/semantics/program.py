@@ -170,6 +170,8 @@ class Program(Document):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if any(max(item.state, item.value) >= len(self.nodes) for item in self.next):
+            raise ValueError("a next value names a node that there is not")
         for index, node in enumerate(self.nodes):
             if any(before >= index for before in node.inputs):
                 raise ValueError(f"node {index} reads a later node")
