@@ -27,8 +27,8 @@ def plain(line: str) -> str:
 
 def test_order_of_sections() -> None:
     assert re.findall(r"(?m)^## (.*)$", README) == [
-        "What a certificate looks like", "The hook", "Trained without X", "Two commands", "Verify in one command",
-        "What it is not", "Links",
+        "What a certificate looks like", "The hook", "Trained without X", "Every step proven", "Two commands",
+        "Verify in one command", "What it is not", "Links",
     ]  # fmt: skip
 
 

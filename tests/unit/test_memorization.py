@@ -123,15 +123,17 @@ def test_statuses(p: str, sizes: tuple[int, int], tries: int, status: str) -> No
     assert judge(RankTest(Fraction(1, 2), Fraction(p), "exact", *sizes), tries) == status
 
 
-@pytest.mark.parametrize(("count", "status"), [(150, "undecided"), (300, "no-sign")])
+@pytest.mark.parametrize(("count", "open_"), [(150, True), (300, False)])
 def test_few_suspected_records_that_leave_no_sign_leave_it_open(
-    run: Any, tmp_path: Path, count: int, status: str
+    run: Any, tmp_path: Path, count: int, open_: bool
 ) -> None:
+    """Over eight draws; each is without a sign by two chances in three, where it may be at all."""
     pool = write_texts(tmp_path / "pool.jsonl", texts(600, 7))
     suspects = write_texts(tmp_path / "x.jsonl", texts(count, 6))
-    drawn = [hint(run, pool, suspected=[suspects], records=count, nonce=f"{at:064x}") for at in range(3)]
+    drawn = [hint(run, pool, suspected=[suspects], records=count, nonce=f"{at:064x}") for at in range(8)]
     statuses = [found.status for found in drawn]
-    assert statuses.count(status) >= 2, statuses  # one draw in a hundred looks trained on by chance
+    assert ("no-sign" in statuses) is not open_, statuses
+    assert statuses.count("consistent") <= 2, statuses
     for found in drawn:
         assert found.memorization is not None
         listed = found.memorization.segments
