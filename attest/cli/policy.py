@@ -43,6 +43,15 @@ limits:
 #   independent: true   # two of them must have shown that they computed the same states
 """
 
+_CIRCUITS: Final = """\
+zk:
+  circuits:
+    - REPLACE with the SHA-256 of a circuit that you have looked at
+  srs:
+    - sha256: REPLACE with the SHA-256 of the reference string
+      class: verifier   # or public-ceremony, or insecure-local
+"""
+
 TEMPLATES: Final[dict[str, str]] = {
     "provenance": _HEAD
     + """\
@@ -92,14 +101,7 @@ require:
     verifier_chosen: true
 """
     + _COVERAGE
-    + """\
-zk:
-  circuits:
-    - REPLACE with the SHA-256 of a circuit that you have looked at
-  srs:
-    - sha256: REPLACE with the SHA-256 of the reference string
-      class: verifier   # or public-ceremony, or insecure-local
-""",
+    + _CIRCUITS,
     "every-step": _HEAD
     + """\
 require:
@@ -113,13 +115,8 @@ require:
       view: pixels/1
       records: 1000
       root_blake3: REPLACE with records.root_blake3 of your commitment
-zk:
-  circuits:
-    - REPLACE with the SHA-256 of a circuit that you have looked at
-  srs:
-    - sha256: REPLACE with the SHA-256 of the reference string
-      class: verifier   # or public-ceremony, or insecure-local
-""",
+"""
+    + _CIRCUITS,
 }
 """Policies to start from, by name."""
 

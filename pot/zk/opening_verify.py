@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
@@ -24,6 +24,7 @@ from pot.commitments.merkle_verify import ProofRefused, verify_inclusion
 from pot.errors import Malformed, UsageError
 from pot.zk.circuits.field import ELEMENT_BYTES, MODULUS, Vector
 from pot.zk.semantics.fixed import WEIGHT_BITS, dequantise_array, quantise_array
+from pot.zk.semantics.program import OPTIMIZER, is_remembered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +54,6 @@ __all__ = [
 
 MAX_OPENING_BYTES: Final = 16 << 20
 MAX_VECTORS: Final = 256
-OPTIMIZER: Final = "optimizer."  # what an optimizer keeps beside the slots of its weights: powers of its betas
 
 Blinds = Annotated[str, StringConstraints(pattern=r"\A([0-9a-f]{64})+\z", max_length=64 * 64)]
 """The blinding elements at the end of one vector: 32 little-endian bytes each, in hex."""
@@ -128,11 +128,11 @@ def state_of(program: Program, model: Sequence[TensorEntry], rest: Sequence[Tens
     found: dict[str, Ints] = {}
     for entry in model:
         if entry.name in nodes:
-            if _remembered(entry.name, nodes):  # a release would hand it on to the next run, as if it were a weight
+            if is_remembered(entry.name, nodes):  # a release would hand it on to the next run, as if it were a weight
                 raise Malformed(f"state: {entry.name[:64]} is an optimizer's, but stands among the model's weights")
             found[entry.name] = _weight(entry, nodes[entry.name])
     for entry in rest:
-        if entry.name not in nodes or not _remembered(entry.name, nodes):
+        if entry.name not in nodes or not is_remembered(entry.name, nodes):
             raise Malformed(f"state: {entry.name[:64]} is no tensor of the state, or a weight, which the model holds")
         found[entry.name] = _integers(entry, nodes[entry.name])
     missing = sorted(nodes.keys() - found.keys())
@@ -147,15 +147,10 @@ def check_fresh(program: Program, state: dict[str, Ints]) -> None:
     No parent's release says what it was, and momentum that came from elsewhere moves the weights. Raises `Malformed`.
     """
     nodes = {str(program.nodes[index].name): program.nodes[index] for index in program.states}
-    for name in (name for name in nodes if _remembered(name, nodes)):
+    for name in (name for name in nodes if is_remembered(name, nodes)):
         first = 1 << max(0, nodes[name].bits) if name.startswith(OPTIMIZER) else 0
         if (state[name] != first).any():
             raise Malformed(f"state: {name} is not that of a fresh optimizer, but the run begins with it")
-
-
-def _remembered(name: str, nodes: Mapping[str, Node]) -> bool:
-    """Whether a tensor is the optimizer's: named after a weight, as `0.weight.exp_avg`, or `optimizer.` something."""
-    return name.startswith(OPTIMIZER) or name.rpartition(".")[0] in nodes
 
 
 def _weight(entry: TensorEntry, node: Node) -> Ints:

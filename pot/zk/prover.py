@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-__all__ = ["Prepared", "assemble", "prepare_step", "prove_part", "prove_step"]
+__all__ = ["Prepared", "assemble", "check_part", "prepare_step", "prove_part", "prove_step"]
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,12 @@ def prepare_step(
 def prove_part(kit: ProvingKit, prepared: Prepared, part: int, engine: Engine) -> bytes:
     """Prove one part of a prepared step and verify it. Raises `Malformed`, `EngineFailure`, `Refused` (a defect)."""
     proof = engine.prove(kit.part_folder(part), prepared.inputs[part], prepared.outputs[part])
+    check_part(kit, prepared, part, proof, engine)
+    return proof
+
+
+def check_part(kit: ProvingKit, prepared: Prepared, part: int, proof: bytes, engine: Engine) -> None:
+    """Whether a proof is one of this part of this step. Raises `Refused`, `EngineFailure`."""
     document, files = kit.circuit.parts[part], kit.verifying.parts[part]
     if str(len(proof)) != document.proof_bytes:
         raise Refused(f"the proof of step {prepared.number} has {len(proof)} bytes, not {document.proof_bytes}")
@@ -90,7 +96,6 @@ def prove_part(kit: ProvingKit, prepared: Prepared, part: int, engine: Engine) -
     checked = engine.verify([(proof, prepared.public[part])], files.settings, files.verifying_key, kit.verifying.srs)
     if checked != [True]:
         raise Refused(f"the proof of step {prepared.number} does not verify; nothing was written")
-    return proof
 
 
 def assemble(kit: VerifyingKit, prepared: Prepared, proofs: list[bytes]) -> StepProof:

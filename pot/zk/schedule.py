@@ -28,8 +28,8 @@ from pot.distribute import mapped
 from pot.errors import EnvironmentFailure, Refused
 from pot.zk.engine import EngineFailure
 from pot.zk.kit import commit_points, open_kit
-from pot.zk.proof import MAX_PROOF_BYTES, front_points, named_points
-from pot.zk.prover import Prepared, assemble, prepare_step, prove_part
+from pot.zk.proof import MAX_PROOF_BYTES
+from pot.zk.prover import Prepared, assemble, check_part, prepare_step, prove_part
 from pot.zk.workers import in_processes
 
 if TYPE_CHECKING:
@@ -216,15 +216,11 @@ def _prepared(job: Job, kit: ProvingKit) -> Prepared:
 
 def _holds(kit: ProvingKit, prepared: Prepared, part: int, proof: bytes, engine: Engine) -> bool:
     """Whether a proof that was kept is one of this part of this step."""
-    document, files = kit.circuit.parts[part], kit.verifying.parts[part]
-    points = named_points(kit.verifying.layout.names(), prepared.points, prepared.witness) or {}
-    front = front_points(proof, document.inputs) or {}
-    if str(len(proof)) != document.proof_bytes or any(
-        front.get(name) != point for name, point in points.items() if name in document.inputs
-    ):
+    try:
+        check_part(kit, prepared, part, proof, engine)
+    except Refused:
         return False
-    bodies = [(proof, prepared.public[part])]
-    return engine.verify(bodies, files.settings, files.verifying_key, kit.verifying.srs) == [True]
+    return True
 
 
 @contextlib.contextmanager

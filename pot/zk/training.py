@@ -26,6 +26,7 @@ from pot.recording.transcript import Points
 from pot.zk.runs.segment import MakePoints, OpenSegment, StepInputs
 from pot.zk.semantics.exact import Run, check_state, run
 from pot.zk.semantics.fixed import WEIGHT_BITS, dequantise, quantise
+from pot.zk.semantics.program import is_remembered
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,11 +132,7 @@ def weights_of(program: Program, state: Mapping[str, Ints]) -> dict[str, Ints]:
     The optimizer's are named after a weight, such as `0.weight.exp_avg`, or begin with `optimizer.`.
     """
     names = [str(program.nodes[index].name) for index in program.states]
-    return {
-        name: state[name]
-        for name in names
-        if name.rpartition(".")[0] not in names and not name.startswith("optimizer.")
-    }
+    return {name: state[name] for name in names if not is_remembered(name, names)}
 
 
 def weights_from_float(

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from ray_cluster import cluster_of
 
 from pot.audit.audit import audit
 from pot.audit.challenge import new_challenge
@@ -14,15 +15,8 @@ from pot.errors import EnvironmentFailure
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        from ray.cluster_utils import Cluster
-
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        made.add_node(num_cpus=2)
-        made.wait_for_nodes()
+    with cluster_of(2) as made:
         yield made
-        made.shutdown()
 
 
 def test_a_cluster_gives_the_same_result(recorded: Any, cluster: Any) -> None:

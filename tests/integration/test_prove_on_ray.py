@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from pointed_run import STEPS, PointedRun, small_program
+from ray_cluster import cluster_of
 
 from attest.cli.main import main
 from pot.audit.audit import load_run
@@ -28,15 +29,8 @@ pytest.importorskip("ezkl")
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     pytest.importorskip("ray")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        from ray.cluster_utils import Cluster
-
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-        made.add_node(num_cpus=2)
-        made.wait_for_nodes()
+    with cluster_of(2) as made:
         yield made
-        made.shutdown()
 
 
 @pytest.fixture(scope="module")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import cluster_of
 
 from pot.data.commit import commit
 from pot.errors import EnvironmentFailure, Malformed
@@ -26,16 +27,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    made.add_node(num_cpus=1)
-    made.add_node(num_cpus=1)
-    made.wait_for_nodes()
-    yield made
-    made.shutdown()
+def cluster() -> Iterator[Any]:
+    with cluster_of(1, 1) as made:
+        yield made
 
 
 def test_a_node_killed_midway_changes_nothing(shards: Path, cluster: Any) -> None:

@@ -20,6 +20,7 @@ from pot.zk.circuits.tensors import Tensors
 from pot.zk.circuits.weights import Axis, Weights
 from pot.zk.circuits.witness import Ranged, ranges, slack_range
 from pot.zk.semantics.program import Next, Node
+from pot.zk.semantics.shapes import WITNESSED
 
 __all__ = ["Identities", "Identity", "identities_of"]
 
@@ -38,8 +39,7 @@ class Identity:
 
 def identities_of(nodes: list[Node], ends: list[Next]) -> list[Identity]:
     """All identities, in the order in which they are numbered."""
-    witnessed = ("round", "divide", "sqrt", "rsqrt", "argmax")
-    found = [Identity("pinned", index) for index, node in enumerate(nodes) if node.op in witnessed]
+    found = [Identity("pinned", index) for index, node in enumerate(nodes) if node.op in WITNESSED]
     found += [Identity("next", at) for at in range(len(ends))]
     return found + [Identity("range", index) for index, node in enumerate(nodes) if node.op == "batch"]
 
@@ -51,6 +51,7 @@ class Identities:
         self._tensors, self._graph, self._program = tensors, tensors.graph, tensors.program
         self._project = Projector(tensors)
         self._zero: list[Tensor] = []
+        self._powers = PARTS * len(identities_of(self._program.nodes, self._program.next))
 
     def write(self, number: int, identity: Identity) -> Tensor:
         """The combination of identity `number`: one element, zero in a right step."""
@@ -72,8 +73,7 @@ class Identities:
 
     def _apart(self, combination: Tensor, exponent: int) -> Tensor:
         """Times a power of the last challenge, which keeps tensors apart."""
-        size = PARTS * len(identities_of(self._program.nodes, self._program.next))
-        powers = self._graph.power_vector(CHALLENGES - 1, 1, size)
+        powers = self._graph.power_vector(CHALLENGES - 1, 1, self._powers)
         return self._graph.mul(combination, self._graph.take(powers, [exponent], (1,)))
 
     def _parts(self, identity: Identity) -> Iterator[Terms]:

@@ -10,17 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Final
 
 from pot.zk.circuits.field import inverse
 from pot.zk.circuits.graph import Graph, Tensor
 from pot.zk.circuits.layout import Family, Layout, state_offset
 from pot.zk.circuits.witness import Ranged, ranges
 from pot.zk.semantics.program import Node, Program
+from pot.zk.semantics.shapes import WITNESSED
 
 __all__ = ["Tensors"]
-
-_WITNESSED: Final = frozenset(("round", "divide", "sqrt", "rsqrt", "argmax"))
 
 
 class Tensors:
@@ -46,7 +44,7 @@ class Tensors:
         while open_:  # not by recursion: a program may be a thousand operations deep
             at = open_[-1]
             node = self.program.nodes[at]
-            needed = [] if node.op in _WITNESSED else [one for one in node.inputs if one not in self._values]
+            needed = [] if node.op in WITNESSED else [one for one in node.inputs if one not in self._values]
             if at not in self._values and not needed:
                 self._values[at] = self._made(at, node)
             if at in self._values:
@@ -84,7 +82,7 @@ class Tensors:
             return (
                 graph.constant(values[0], node.shape) if len(values) == 1 else graph.constant_tensor(values, node.shape)
             )
-        if node.op in _WITNESSED:
+        if node.op in WITNESSED:
             return self._result(index, node)
         return self._computed(node, [self._values[at] for at in node.inputs])
 

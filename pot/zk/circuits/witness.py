@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from pot.zk.semantics.program import Node, Program
+from pot.zk.semantics.shapes import WITNESSED
 
 if TYPE_CHECKING:
     from pot.zk.semantics.exact import Run
@@ -62,11 +63,10 @@ def _not_negative(program: Program, tag: str, bound: int) -> Ranged:
 def ranges(program: Program, index: int) -> list[Ranged]:
     """The ranges that pin a node's result. A result of one limb with a sign has no range: the table itself is its."""
     node = program.nodes[index]
-    if node.op not in ("round", "divide", "sqrt", "rsqrt", "argmax"):
+    if node.op not in WITNESSED:
         return []
     if node.op == "argmax":
         return [_not_negative(program, "gap", 2 << program.limb_bits)]
-    limits = _limits(program)
     found = []
     count = node.limbs or 1
     if node.op in ("sqrt", "rsqrt"):
@@ -75,20 +75,17 @@ def ranges(program: Program, index: int) -> list[Ranged]:
         found.append(Ranged("q", count, offset=1 << (count * program.limb_bits - 1), quotient=True))
     if node.op == "round":
         return [*found, _rest(program, node.count or 0)]
-    bound = _rest_bound(program, node, limits)
+    bound = _rest_bound(program, node)
     return [*found, _not_negative(program, "low", bound), _not_negative(program, "high", bound)]
 
 
-def _rest_bound(program: Program, node: Node, limits: list[int]) -> int:
+def _rest_bound(program: Program, node: Node) -> int:
     """The largest value of the two remainders of a division or root."""
-    if node.op == "divide":
-        return 2 * limits[node.inputs[1]]
-    q = program.quotient_limit(node.limbs or 1)
-    return 2 * q + 1 if node.op == "sqrt" else (2 * q + 1) * limits[node.inputs[0]]
-
-
-def _limits(program: Program) -> list[int]:
-    return program.limits(state=lambda index: 2 << (program.nodes[index].width or 0), limb=program.limb_limit)
+    step = 2 * program.quotient_limit(node.limbs or 1) + 1
+    if node.op == "sqrt":
+        return step
+    limits = program.reference_limits()
+    return 2 * limits[node.inputs[1]] if node.op == "divide" else step * limits[node.inputs[0]]
 
 
 def slack_range(program: Program, slack: int) -> Ranged:

@@ -8,11 +8,10 @@ Shows: nothing.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from pot.zk.semantics.integers import argmax, window
+from pot.zk.semantics.integers import argmax, fold, window
 
 if TYPE_CHECKING:
     import numpy as np
@@ -88,17 +87,5 @@ def _moved(node: Node, values: Floats) -> Floats:
     if node.op == "window":
         return window(values, node.kernel or (), node.stride or (), node.padding or ())  # type: ignore[arg-type, return-value]
     if node.op == "fold":
-        return _folded(node, values)
+        return fold(values, node.shape, node.kernel or (), node.stride or ())  # type: ignore[arg-type, return-value]
     return values.reshape(node.shape)
-
-
-def _folded(node: Node, values: Floats) -> Floats:
-    import numpy as np
-
-    (kh, kw), (sh, sw) = node.kernel or (1, 1), node.stride or (1, 1)
-    rows, columns = values.shape[1:3]
-    cut = values.reshape(*values.shape[:3], node.shape[1], kh, kw).transpose(0, 3, 1, 2, 4, 5)
-    image = np.zeros(tuple(node.shape), np.float64)
-    for row, column in ((at // kw, at % kw) for at in range(math.prod((kh, kw)))):
-        image[:, :, row : row + sh * rows : sh, column : column + sw * columns : sw] += cut[..., row, column]
-    return image

@@ -128,7 +128,7 @@ def fold(values: Ints, shape: Sequence[int], kernel: Sequence[int], stride: Sequ
     (kh, kw), (sh, sw) = kernel, stride
     rows, columns = values.shape[1:3]
     cut = values.reshape(*values.shape[:3], shape[1], kh, kw).transpose(0, 3, 1, 2, 4, 5)
-    image = np.zeros(tuple(shape), np.int64)
+    image = np.zeros(tuple(shape), values.dtype)
     for row in range(kh):
         for column in range(kw):
             image[:, :, row : row + sh * rows : sh, column : column + sw * columns : sw] += cut[..., row, column]

@@ -11,7 +11,7 @@ Shows: what a step is. Does not show: that anybody executed it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
@@ -19,7 +19,7 @@ from pydantic import Field, StringConstraints, model_validator
 from pot.canonical import Document
 from pot.zk.semantics.shapes import check_shape, is_linear, is_virtual
 
-__all__ = ["LIMB_MARGIN", "MAX_ELEMENTS", "MAX_NODES", "Next", "Node", "Op", "Program"]
+__all__ = ["LIMB_MARGIN", "MAX_ELEMENTS", "MAX_NODES", "OPTIMIZER", "Next", "Node", "Op", "Program", "is_remembered"]
 
 MAX_NODES: Final = 4096
 MAX_ELEMENTS: Final = 1 << 26  # of one tensor
@@ -39,6 +39,14 @@ Size = Annotated[int, Field(ge=1, le=MAX_ELEMENTS)]
 Place = Annotated[int, Field(ge=0, le=MAX_ELEMENTS)]
 Name = Annotated[str, StringConstraints(pattern=r"\A[A-Za-z0-9_.\-]{1,200}\z")]
 Integer = Annotated[str, StringConstraints(pattern=r"\A(0|-?[1-9][0-9]{0,18})\z")]
+
+
+OPTIMIZER: Final = "optimizer."  # what an optimizer keeps beside the slots of its weights: powers of its betas
+
+
+def is_remembered(name: str, states: Collection[str]) -> bool:
+    """Whether a state tensor is the optimizer's: named after another one, as `0.weight.exp_avg`, or `optimizer.` so."""
+    return name.startswith(OPTIMIZER) or name.rpartition(".")[0] in states
 
 
 class Node(Document):
@@ -139,6 +147,10 @@ class Program(Document):
             found.append(state(index) if node.op == "state" else min(self._limit(node, found, limb), _ENDLESS))
         return found
 
+    def reference_limits(self) -> list[int]:
+        """The bounds within which the reference stays: it refuses a state beyond twice the start's range."""
+        return self.limits(state=lambda index: 2 << (self.nodes[index].width or 0), limb=self.limb_limit)
+
     def _limit(self, node: Node, found: Sequence[int], limb: int) -> int:
         ins = [found[index] for index in node.inputs]
         op = node.op
@@ -215,8 +227,7 @@ class Program(Document):
 
     def _check_limits(self) -> None:
         """The reference stays inside int64, and what must be one limb is one."""
-        # the reference refuses a state beyond twice the start's range, so that later ones are as safe as the first
-        limits = self.limits(state=lambda index: 2 << (self.nodes[index].width or 0), limb=self.limb_limit)
+        limits = self.reference_limits()
         for index, (node, limit) in enumerate(zip(self.nodes, limits, strict=True)):
             if limit >= 1 << REFERENCE_BITS:
                 raise ValueError(f"node {index} ({node.op}) could leave 64-bit integers")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from pot.zk.semantics.program import Node, Program
 
-__all__ = ["ATTRIBUTES", "check_shape", "is_linear", "is_virtual", "windows"]
+__all__ = ["ATTRIBUTES", "WITNESSED", "check_shape", "is_linear", "is_virtual", "windows"]
 
 ATTRIBUTES: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
     "state": (0, ("name", "width")), "batch": (0, ("name", "kind", "width")), "constant": (0, ("values",)),
@@ -27,6 +27,9 @@ ATTRIBUTES: Final[dict[str, tuple[int, tuple[str, ...]]]] = {
     "sqrt": (1, ("limbs",)), "rsqrt": (1, ("count", "limbs")),
 }  # fmt: skip
 """For each operation, how many inputs (-1: any number) and which fields of its own."""
+
+WITNESSED: Final = frozenset(("round", "divide", "sqrt", "rsqrt", "argmax"))
+"""Operations whose result a circuit takes as a witness, because no sum or product of others gives it."""
 
 _OPTIONAL: Final = (
     "name", "kind", "width", "values", "factor", "count", "limbs", "axes", "start", "kernel", "stride", "padding",
