@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -40,15 +41,15 @@ def test_the_price_comes_first_and_nothing_is_written(
 ) -> None:
     assert new(finished_run, "--dry-run", "--seconds-per-step", "6") == 0
     out = capsys.readouterr().out
-    assert (
-        "price: 2 segments, 10 steps to repeat, plus the start of 3 processes; about 1 minute at 6 s a step, as you say"
-        in out
+    # W_0 is made again by itself, unless the draw holds the first segment: in one of three draws
+    assert re.match(
+        r"price: 2 segments, 10 steps to repeat, plus the start of [23] processes; about 1 minute at 6 s", out
     )
     assert "2 of 6 segments are to be replayed" in out
     assert new(finished_run, "--dry-run", "--seconds-per-step", "6", "--json") == 0
     value = json.loads(capsys.readouterr().out)
     assert (value["steps"], value["minutes"], value["estimated"]) == ("10", "1.0", False)
-    assert value["starts"] == "3"  # W_0 is made again by itself
+    assert value["starts"] in ("2", "3")
     assert list(tmp_path.iterdir()) == []
     assert new(finished_run, "--out", str(tmp_path / "c.json"), "--seconds-per-step", "6") == 0
     captured = capsys.readouterr()
@@ -74,6 +75,7 @@ def test_a_duration_in_words(minutes: float, words: str) -> None:
 def test_the_first_segment_is_replayed_with_the_initial_state(finished_run: Any) -> None:
     segments = finished_run.chain().segments
     assert price(segments[:2], None, estimated=True).starts == 2
+    assert price(segments[1:3], None, estimated=True).starts == 3
     assert price(segments[1:3], None, estimated=True, processes=4).starts == 12
 
 
