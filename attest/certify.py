@@ -51,7 +51,7 @@ from pot.audit.data_audit import DataAudit
 from pot.canonical import read_file, sha256_hex, write_file
 from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
 from pot.errors import PotError, Refused, UsageError
-from pot.recording.chain import ChainResult
+from pot.recording.checking.chain import ChainResult
 from pot.recording.precommit import Precommit
 
 __all__ = ["Certification", "certify", "sign_audit", "sign_data_audit", "sign_statement"]

@@ -44,12 +44,12 @@ def _models() -> dict[str, type[BaseModel]]:
     from attest.verdict.policy import PolicyDocument
     from attest.verdict.report import Report
     from pot.audit.audit import AuditResult
-    from pot.audit.beacon import BeaconFile, ChainInfoFile
-    from pot.audit.canaries import Canaries, CanaryOpening
-    from pot.audit.challenge import Challenge
+    from pot.audit.challenges.beacon import BeaconFile, ChainInfoFile
+    from pot.audit.challenges.challenge import Challenge
     from pot.audit.data_audit import DataAudit
-    from pot.audit.hints import Hint
     from pot.audit.salted import InnerDigests
+    from pot.audit.statistics.canaries import Canaries, CanaryOpening
+    from pot.audit.statistics.hints import Hint
     from pot.commitments.dataset import DatasetCommitment
     from pot.data.composition_verify import Composition
     from pot.data.door import Ledger

@@ -20,7 +20,7 @@ from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import entries_from_safetensors
 from pot.errors import MissingExtra, Refused, UsageError
-from pot.recording.chain import ChainResult
+from pot.recording.checking.chain import ChainResult
 from pot.recording.precommit import Precommit, total_records
 from pot.recording.state import MAX_STATE_BYTES, checkpoint_name
 from pot.recording.transcript import StartEvent, Transcript

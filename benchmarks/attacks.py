@@ -101,7 +101,7 @@ def _without_replay(forgery: Any) -> list[str]:
 
 def _screened(run: Any) -> tuple[tuple[str, ...], list[int]]:
     """The checks that fired, and the segments, most suspicious first."""
-    from pot.audit.screening import screen
+    from pot.audit.screening.checks import screen
 
     found = screen(run.run_dir, run.precommit, run.chain())
     names = sorted({one.check for item in found.details for one in item.checks})
@@ -130,7 +130,7 @@ def _replayed(run: Any, *, really: bool) -> tuple[bool, dict[int, str]]:
 
 def _policy(total: int, bad: Sequence[int], suspicious: Sequence[int]) -> float:
     """The probability that a challenge meets no bad segment, and the replays of suspicious ones do not either."""
-    from pot.audit.challenge import detection, sample_size
+    from pot.audit.challenges.challenge import detection, sample_size
 
     if set(suspicious[:EXTRA]) & set(bad):  # drawn or not, it is replayed
         return 0.0

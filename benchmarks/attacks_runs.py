@@ -23,8 +23,8 @@ from unittest import mock
 
 from recorded_run import RecordedRun
 
-from pot.audit.replay import Replayer
-from pot.audit.sandbox import Ended, Limits
+from pot.audit.replaying.replay import Replayer
+from pot.audit.replaying.sandbox import Ended, Limits
 from pot.canonical import canonical_bytes
 from pot.commitments.order import batch_records
 from pot.data.commit import commit, write_committed
@@ -143,11 +143,11 @@ def _warm() -> None:
     """Load and ask here, once, what every fork would load and ask for by itself."""
     import torch
 
+    import pot.recording.pytorch.load
+    import pot.recording.pytorch.state
     import pot.recording.recorder
     import pot.recording.run
-    import pot.recording.torch_load
-    import pot.recording.torch_state
-    import pot.recording.writer  # noqa: F401
+    import pot.recording.writing.writer  # noqa: F401
 
     torch.set_num_threads(1)
     torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])  # imports half of PyTorch
@@ -190,8 +190,8 @@ def in_forks() -> Iterator[None]:
         return Ended(code, lines[-1][:300] if lines else "", "none")
 
     with (
-        mock.patch("pot.audit.replay.run_limited", run),
-        mock.patch("pot.audit.staging.isolation", return_value="none"),
+        mock.patch("pot.audit.replaying.replay.run_limited", run),
+        mock.patch("pot.audit.replaying.staging.isolation", return_value="none"),
         mock.patch("tempfile.tempdir", str(MEMORY) if MEMORY is not None else None),
     ):
         yield

@@ -41,8 +41,8 @@ def false_alarm_rows(runs: int = 72) -> list[Row]:
     """Train and screen `runs` honest runs: false alarms, and the closest score per check beside its threshold."""
     from small_training import train
 
-    from pot.audit.scoring import THRESHOLDS, scores
-    from pot.audit.screening import screen
+    from pot.audit.screening.checks import screen
+    from pot.audit.screening.scoring import THRESHOLDS, scores
 
     closest: dict[str, tuple[float, str]] = {}
     alarms: list[str] = []

@@ -26,9 +26,9 @@ from table import Row, finish
 from torch import nn
 from torch.nn import functional
 
-from pot.audit.canaries import compare_canaries, from_template, new_canaries, planted
-from pot.audit.hints import judge
-from pot.audit.strata import Comparison, compare
+from pot.audit.statistics.canaries import compare_canaries, from_template, new_canaries, planted
+from pot.audit.statistics.hints import judge
+from pot.audit.statistics.strata import Comparison, compare
 
 SECRET = "5e" * 32
 PLANTED, CANDIDATES, TIMES = 16, 400, 4

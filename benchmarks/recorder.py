@@ -26,7 +26,7 @@ from table import Row, finish
 from transcript import transcript_rows
 
 from pot.audit.audit import load_run
-from pot.audit.replay import Replayer
+from pot.audit.replaying.replay import Replayer
 from pot.commitments.state import TensorEntry, tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.recording.transcript import StartEvent

@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy
 
 from pot import begin, record
 from pot.commitments.state import tensors_digest
-from pot.recording.feeding import CommittedFeed
-from pot.recording.torch_state import TorchState
+from pot.recording.batches.feeding import CommittedFeed
+from pot.recording.pytorch.state import TorchState
 
 CONTEXT = 128
 VOCABULARY = 256

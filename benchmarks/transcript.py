@@ -20,9 +20,9 @@ from pot.commitments.order import Permutation, batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import json_digest, state_digest
 from pot.recording.environment import environment_sha256
-from pot.recording.file_names import checkpoint_files
 from pot.recording.precommit import Precommit, config_digest, files_due
 from pot.recording.transcript import ZERO_DIGEST, batch_digest, check_chain, previous_digest, read_transcript
+from pot.recording.writing.file_names import checkpoint_files
 
 __all__ = ["transcript_rows"]
 

@@ -22,9 +22,9 @@ from attest.cli.terminal import clean, counted, progress_lines, say
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from pot.audit.beacon import ChainInfo
-    from pot.audit.hints import Hint
+    from pot.audit.challenges.beacon import ChainInfo
     from pot.audit.result import AuditResult, ReplayedUnit
+    from pot.audit.statistics.hints import Hint
 
 __all__ = ["register"]
 
@@ -106,9 +106,9 @@ def audit(
     from attest.certify import sign_audit
     from attest.trust.keys import PrivateKey
     from pot.audit.audit import audit as run_audit
-    from pot.audit.challenge import Challenge
+    from pot.audit.challenges.challenge import Challenge
+    from pot.audit.replaying.sandbox import Limits
     from pot.audit.salted import InnerDigests
-    from pot.audit.sandbox import Limits
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
     from pot.recording.begin import PRECOMMIT_FILE
     from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, other_inputs
@@ -155,21 +155,21 @@ def audit(
 
 
 def _chain(path: Path | None) -> ChainInfo | None:
-    from pot.audit.beacon import MAX_BEACON_BYTES, read_chain
+    from pot.audit.challenges.beacon import MAX_BEACON_BYTES, read_chain
     from pot.canonical import read_file
 
     return None if path is None else read_chain(read_file(path, limit=MAX_BEACON_BYTES), what=str(path))
 
 
 def _hints(paths: Sequence[Path]) -> list[Hint]:
-    from pot.audit.hints import MAX_HINT_BYTES, Hint
+    from pot.audit.statistics.hints import MAX_HINT_BYTES, Hint
     from pot.canonical import read_file
 
     return [Hint.from_bytes(read_file(path, limit=MAX_HINT_BYTES), what=str(path)) for path in paths]
 
 
 def _check_folders(code: Path, folders: Sequence[Path]) -> None:
-    from pot.audit.sandbox import isolation
+    from pot.audit.replaying.sandbox import isolation
     from pot.errors import UsageError
 
     if not code.is_dir():

@@ -1,6 +1,6 @@
 """`pot challenge`: what a verifier gives to a prover: the nonce of a run's seed, and which segments to show again.
 
-Shows / does not show: see `pot.audit.challenge` and `pot.audit.price`.
+Shows / does not show: see `pot.audit.challenges.challenge` and `pot.audit.challenges.price`.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from attest.cli.outputs import check_outputs, check_run, for_this_run, refuse_ex
 from attest.cli.terminal import clean, counted, say, show
 
 if TYPE_CHECKING:
-    from pot.audit.beacon import BeaconRound
-    from pot.audit.challenge import Challenge, NonceSource
-    from pot.audit.price import Price
+    from pot.audit.challenges.beacon import BeaconRound
+    from pot.audit.challenges.challenge import Challenge, NonceSource
+    from pot.audit.challenges.price import Price
 
 __all__ = ["register"]
 
@@ -62,8 +62,8 @@ def new(
     Example: pot challenge new run --forged 0.05 --detect 0.9 --out challenge.json
     """
     from pot.audit.audit import load_run
-    from pot.audit.challenge import detection, forged_count, fraction, new_challenge
-    from pot.audit.price import challenged_segments, price, seconds_per_step
+    from pot.audit.challenges.challenge import detection, forged_count, fraction, new_challenge
+    from pot.audit.challenges.price import challenged_segments, price, seconds_per_step
     from pot.canonical import write_file
     from pot.errors import UsageError
 
@@ -128,7 +128,7 @@ def _source(
 def _checked_round(beacon: Path, chain: Path | None) -> BeaconRound:
     from datetime import UTC, datetime
 
-    from pot.audit.beacon import MAX_BEACON_BYTES, QUICKNET, read_chain, read_round, verify_round
+    from pot.audit.challenges.beacon import MAX_BEACON_BYTES, QUICKNET, read_chain, read_round, verify_round
     from pot.canonical import read_file
 
     info = QUICKNET
@@ -189,7 +189,7 @@ def _price_value(challenge: Challenge, cost: Price, exact: Fraction) -> dict[str
 
 def _grinding(challenge: Challenge, bad: int) -> list[str]:
     """What a draw is worth that the prover may repeat."""
-    from pot.audit.challenge import detection_after_grinding
+    from pot.audit.challenges.challenge import detection_after_grinding
 
     if challenge.nonce_source == "beacon":
         return ["it counts only for a verifier whose policy names this chain and the first round that may be drawn"]
@@ -218,9 +218,9 @@ def answer(
     Example: pot challenge answer run --challenge challenge.json
     """
     from pot.audit.audit import load_run
-    from pot.audit.beacon import MAX_BEACON_BYTES, read_chain
-    from pot.audit.challenge import Challenge, check_challenge
-    from pot.audit.price import challenged_segments, lost_files, needed_files
+    from pot.audit.challenges.beacon import MAX_BEACON_BYTES, read_chain
+    from pot.audit.challenges.challenge import Challenge, check_challenge
+    from pot.audit.challenges.price import challenged_segments, lost_files, needed_files
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file
 
     check_run(run)

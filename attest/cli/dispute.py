@@ -18,7 +18,7 @@ from attest.cli.terminal import counted, say, show
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from pot.audit.replay import Replayer
+    from pot.audit.replaying.replay import Replayer
     from pot.recording.precommit import Precommit
 
 __all__ = ["register"]
@@ -90,8 +90,8 @@ def dispute(
 def _replayer(
     run: Path, data: list[Path], code: Path, timeout: float, hidden: list[Path]
 ) -> Callable[[Precommit, str], Replayer]:
-    from pot.audit.replay import Replayer
-    from pot.audit.sandbox import Limits
+    from pot.audit.replaying.replay import Replayer
+    from pot.audit.replaying.sandbox import Limits
 
     def made(precommit: Precommit, nonce: str) -> Replayer:
         return Replayer(run, precommit, nonce, data, code, limits=Limits(seconds=timeout), hidden=hidden)

@@ -3,7 +3,7 @@
 Exit code: 0 when a hint was written, whatever it says: it is no verdict. The loss function is the auditor's own
 program, so it is imported and run.
 
-Shows / does not show: see `pot.audit.memorization` and `pot.audit.canaries`.
+Shows / does not show: see `pot.audit.statistics.memorization` and `pot.audit.statistics.canaries`.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from attest.cli.outputs import check_outputs, check_run, refuse_existing, run_fi
 from attest.cli.terminal import clean, progress_lines
 
 if TYPE_CHECKING:
-    from pot.audit.hints import CanaryFindings, Hint, MemorizationFindings
-    from pot.audit.memorization import Losses
+    from pot.audit.statistics.hints import CanaryFindings, Hint, MemorizationFindings
+    from pot.audit.statistics.memorization import Losses
 
 __all__ = ["canaries", "memorization", "register"]
 
@@ -73,7 +73,7 @@ def memorization(
     pot audit memorization run --evaluate eval.py --data train.jsonl --held-out other.jsonl --suspected book.jsonl
     --out hint.json
     """
-    from pot.audit.memorization import memorization as run_test
+    from pot.audit.statistics.memorization import memorization as run_test
     from pot.canonical import write_file
 
     check_run(run)
@@ -116,8 +116,8 @@ def new(
     """
     import secrets
 
-    from pot.audit.canaries import from_template, new_canaries
-    from pot.audit.canaries import planted as chosen_ones
+    from pot.audit.statistics.canaries import from_template, new_canaries
+    from pot.audit.statistics.canaries import planted as chosen_ones
     from pot.canonical import canonical_bytes, write_file
 
     check_outputs([out, opening, plant], reads=[listed] if listed is not None else [])
@@ -164,7 +164,7 @@ def look(
     Example: pot audit canaries test run --registration canaries.json --opening opening.json --evaluate eval.py --out
     hint.json
     """
-    from pot.audit.canaries import Canaries, CanaryOpening, canary_hint
+    from pot.audit.statistics.canaries import Canaries, CanaryOpening, canary_hint
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file, write_file
 
     check_run(run)

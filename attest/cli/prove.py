@@ -19,7 +19,7 @@ from attest.cli.outputs import check_outputs, check_run, for_this_run
 from attest.cli.terminal import clean, counted, progress_lines, say, show
 
 if TYPE_CHECKING:
-    from pot.recording.chain import ChainResult
+    from pot.recording.checking.chain import ChainResult
     from pot.recording.transcript import Points
     from pot.zk.circuits.proof_cost import Cost
     from pot.zk.engine import Engine
@@ -227,7 +227,7 @@ def _print_cost(kit: ProvingKit, count: int, as_json: bool) -> None:
 def _numbers(
     challenge: Path | None, steps: str | None, precommit_sha256: str, transcript_sha256: str, chain: ChainResult
 ) -> list[int]:
-    from pot.audit.challenge import Challenge, check_draw
+    from pot.audit.challenges.challenge import Challenge, check_draw
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file
     from pot.errors import UsageError
 

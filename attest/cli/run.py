@@ -141,7 +141,7 @@ def _begun(run: Path) -> dict[str, Any]:
 
 def _is_recorded_now(run: Path) -> bool:
     """Whether a recorder holds the run's lock."""
-    from pot.recording.journal import LOCK_FILE
+    from pot.recording.writing.journal import LOCK_FILE
 
     try:
         handle = os.open(run / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)

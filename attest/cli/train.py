@@ -1,10 +1,11 @@
 """`pot run`: start a training script that knows nothing of pot, and record it from outside.
 
-The script runs in a process of its own (`pot.recording.attach`), with its own arguments. Exit code: 0 when all promised
-steps are recorded, 3 when the script ended before them, 1 when the script failed or does what cannot be recorded, 130
-when a signal ended it: the script gets that too, and `--resume` goes on.
+The script runs in a process of its own (`pot.recording.scripts.attach`), with its own arguments. Exit code: 0 when all
+promised steps are recorded, 3 when the script ended before them, 1 when the script failed or does what cannot be
+recorded, 130 when a signal ended it: the script gets that too, and `--resume` goes on.
 
-Shows / does not show: see `pot.recording.attach`; what could not be seen is listed at the end, and in `run/notes.txt`.
+Shows / does not show: see `pot.recording.scripts.attach`; what could not be seen is listed at the end, and in
+`run/notes.txt`.
 """
 
 from __future__ import annotations
@@ -93,7 +94,7 @@ def run(
     pot run --parent base --commitment tune.json --batch-size 32 --epochs 1 -- python tune.py base/model.safetensors
     """
     from pot.errors import UsageError
-    from pot.recording.attach import Attachment
+    from pot.recording.scripts.attach import Attachment
 
     python, words = _split(command)
     if (run_dir / "precommit.json").exists() and not resume:
@@ -217,7 +218,7 @@ def _start(python: str, words: list[str], attachment: Any, threads: int | None, 
     import pot
     from attest.cli.child import run_child
     from pot.errors import EnvironmentFailure
-    from pot.recording.attach import OPTIONS_VARIABLE
+    from pot.recording.scripts.attach import OPTIONS_VARIABLE
 
     variables = {**os.environ, OPTIONS_VARIABLE: attachment.to_text()}
     variables.setdefault("PYTHONHASHSEED", "0")  # sets are iterated in the same order in a replay
@@ -226,7 +227,7 @@ def _start(python: str, words: list[str], attachment: Any, threads: int | None, 
     source = Path(pot.__file__).resolve().parent.parent
     if "site-packages" not in source.parts:
         variables["PYTHONPATH"] = os.pathsep.join(filter(None, (str(source), variables.get("PYTHONPATH"))))
-    command = [python, "-P", "-m", "pot.recording.attach", *words]
+    command = [python, "-P", "-m", "pot.recording.scripts.attach", *words]
     try:
         return run_child(command, variables, sys.stderr if as_json else None)
     except OSError as error:

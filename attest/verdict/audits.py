@@ -35,8 +35,8 @@ from attest.verdict.coverage import (
 from attest.verdict.data_ties import check_data_ties, gather_data_audit
 from attest.verdict.findings import Finding, Ledger
 from attest.verdict.policy import Policy
-from pot.audit.beacon import chain_known_as, verify_round
-from pot.audit.challenge import Challenge, check_draw, detection_after_grinding
+from pot.audit.challenges.beacon import chain_known_as, verify_round
+from pot.audit.challenges.challenge import Challenge, check_draw, detection_after_grinding
 from pot.errors import MissingExtra, PotError
 
 __all__ = ["check_audits", "gather_audits", "unreferenced_audits"]

@@ -16,7 +16,7 @@ from attest.verdict.codes import CODES
 from attest.verdict.collection import Audited, Certified, DataAudited
 from attest.verdict.findings import Ledger, Level, Link, clean, weakest, worst
 from attest.verdict.report import ClaimReport
-from pot.audit.challenge import Challenge
+from pot.audit.challenges.challenge import Challenge
 from pot.commitments.dataset import DatasetCommitment
 from pot.errors import EnvironmentFailure, PotError
 from pot.recording.precommit import Precommit
@@ -24,7 +24,7 @@ from pot.recording.transcript import Transcript
 
 if TYPE_CHECKING:
     from pot.data.composition_verify import Composition
-    from pot.recording.chain import ChainResult
+    from pot.recording.checking.chain import ChainResult
     from pot.zk.kit import VerifyingKit
 
 __all__ = ["Case", "ProvenSteps"]

@@ -25,7 +25,7 @@ from attest.predicate import StepsProven
 from attest.verdict.case import Case
 from attest.verdict.collection import Audited
 from attest.verdict.policy import Policy
-from pot.audit.challenge import detection, detection_after_grinding
+from pot.audit.challenges.challenge import detection, detection_after_grinding
 from pot.audit.result import ReplayedUnit
 
 __all__ = ["Counted", "all_units", "check_coverage", "complete", "counts", "covering", "extra_units", "fewest_holding",

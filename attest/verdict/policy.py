@@ -32,7 +32,7 @@ from attest.verdict.rules import (
     ZkPins,
 )
 from attest.verdict.yaml_subset import MAX_YAML_BYTES, parse_yaml
-from pot.audit.beacon import QUICKNET, ChainInfo
+from pot.audit.challenges.beacon import QUICKNET, ChainInfo
 from pot.canonical import Document, Hex32, read_file
 from pot.commitments.hiding import Hiding
 from pot.errors import Malformed

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
-from pot.audit.beacon import QUICKNET, ChainInfo
+from pot.audit.challenges.beacon import QUICKNET, ChainInfo
 from pot.canonical import Count, Document, Hex32
 
 __all__ = ["AuditRules", "BeaconChain", "BeaconPin", "ChallengeRules", "CoverageTarget", "Limits", "Quantity", "Share",

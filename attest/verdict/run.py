@@ -14,7 +14,7 @@ from attest.verdict.case import Case
 from attest.verdict.operations import check_operations, initial_digest, released_digest
 from pot.commitments.dataset import DatasetCommitment
 from pot.errors import PotError
-from pot.recording.chain import check_chain
+from pot.recording.checking.chain import check_chain
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Parent, Precommit
 from pot.recording.transcript import read_transcript
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from attest.verdict.case import Case
 from attest.verdict.policy import Policy
-from pot.audit.beacon import chain_known_as, verify_round
+from pot.audit.challenges.beacon import chain_known_as, verify_round
 from pot.errors import MissingExtra, PotError
 from pot.recording.precommit import BeaconRound, SeedBeacon
 from pot.recording.transcript import StartEvent

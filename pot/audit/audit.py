@@ -15,22 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from pot.audit.beacon import ChainInfo
-from pot.audit.challenge import Challenge, check_challenge
-from pot.audit.comparison import cut
-from pot.audit.hints import Hint
-from pot.audit.replay import PointsOutcome, Replay, Replayer
+from pot.audit.challenges.beacon import ChainInfo
+from pot.audit.challenges.challenge import Challenge, check_challenge
+from pot.audit.replaying.comparison import cut
+from pot.audit.replaying.replay import PointsOutcome, Replay, Replayer
+from pot.audit.replaying.sandbox import Limits
+from pot.audit.replaying.spread import ReplayJob, RunPlace, replays
+from pot.audit.replaying.tolerance import Tolerance
 from pot.audit.result import MAX_DETAIL, MAX_EXPLAINED, MAX_HINTS, AuditResult, ReplayedUnit
 from pot.audit.roots import recomputed
 from pot.audit.salted import InnerDigests, inner_step, new_inner_digests, usable_digests
-from pot.audit.sandbox import Limits
-from pot.audit.screening import Screening, screen
-from pot.audit.spread import ReplayJob, RunPlace, replays
-from pot.audit.tolerance import Tolerance
+from pot.audit.screening.checks import Screening, screen
+from pot.audit.statistics.hints import Hint
 from pot.canonical import Document, read_file
 from pot.errors import Refused, UsageError
 from pot.recording.begin import PRECOMMIT_FILE
-from pot.recording.chain import ChainResult, Segment, check_chain
+from pot.recording.checking.chain import ChainResult, Segment, check_chain
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
 from pot.recording.transcript import StartEvent, Transcript, load_transcript
 
@@ -249,7 +249,7 @@ def _inner(
 
 def _tolerance(replayer: Replayer, chain: ChainResult, found: _Replayed, progress: Progress | None) -> Tolerance | None:
     """Distances of the first INCONCLUSIVE segments; None where there are none."""
-    from pot.audit.calibration import calibrate
+    from pot.audit.replaying.calibration import calibrate
 
     open_ones = sorted(index for index, replay in found.segments.items() if replay.outcome == "INCONCLUSIVE")
     if not open_ones:

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from pot.audit.audit import load_run
-from pot.audit.comparison import Components, cut, first_tensor, is_components, result_roots
-from pot.audit.replay import Produced, Replayer, Request, committed_tensors
+from pot.audit.replaying.comparison import Components, cut, first_tensor, is_components, result_roots
+from pot.audit.replaying.replay import Produced, Replayer, Request, committed_tensors
 from pot.canonical import Count, Document, Hex32
 from pot.commitments.state import TensorEntry
 from pot.errors import Refused, UsageError
-from pot.recording.chain import ChainResult, Segment
+from pot.recording.checking.chain import ChainResult, Segment
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import CheckpointEvent, StartEvent, StepEvent, Transcript
 

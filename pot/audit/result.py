@@ -11,13 +11,13 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from pot.audit.challenge import Challenge
-from pot.audit.comparison import PointsOutcome
-from pot.audit.hints import Hint
-from pot.audit.replay import Outcome
-from pot.audit.sandbox import Isolation
-from pot.audit.screening import Screening
-from pot.audit.tolerance import Tolerance
+from pot.audit.challenges.challenge import Challenge
+from pot.audit.replaying.comparison import PointsOutcome
+from pot.audit.replaying.replay import Outcome
+from pot.audit.replaying.sandbox import Isolation
+from pot.audit.replaying.tolerance import Tolerance
+from pot.audit.screening.checks import Screening
+from pot.audit.statistics.hints import Hint
 from pot.canonical import Count, Decimal, Document, Hex32
 from pot.recording.precommit import SeedNonce
 

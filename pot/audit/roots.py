@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from pot.audit.replay import Replayer
+from pot.audit.replaying.replay import Replayer
 from pot.canonical import MAX_DOCUMENT_BYTES, read_file
 from pot.commitments.dataset import DatasetCommitment
 from pot.errors import EnvironmentFailure, MissingExtra, PotError

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field, model_validator
 from pot.canonical import Count, Document, Hex32, derive
 from pot.commitments.state import COMPONENTS
 from pot.errors import UsageError
-from pot.recording.chain import Segment
+from pot.recording.checking.chain import Segment
 
 __all__ = [
     "MAX_INNER",

@@ -24,7 +24,6 @@ from pot.recording import replaying
 from pot.recording.describe import NONCE_TIMEOUT, Options, describe, seed_source
 from pot.recording.environment import refuse_unrepeatable, replay_obstacles
 from pot.recording.joining import check_layout, differing_processes, introduction
-from pot.recording.journal import RunLock, sync_folder
 from pot.recording.precommit import (
     MAX_PRECOMMIT_BYTES,
     Parent,
@@ -36,6 +35,7 @@ from pot.recording.precommit import (
 from pot.recording.ranks import Ranks, alone, joined
 from pot.recording.state import checkpoint_name
 from pot.recording.transcript import TRANSCRIPT_FILE, EndEvent, load_transcript
+from pot.recording.writing.journal import RunLock, sync_folder
 
 if TYPE_CHECKING:
     from pot.data.commit import Committed

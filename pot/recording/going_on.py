@@ -17,15 +17,15 @@ from pydantic import JsonValue
 from pot.canonical import MAX_DOCUMENT_BYTES, parse_canonical, read_file
 from pot.errors import Malformed, Refused
 from pot.recording import replaying
+from pot.recording.batches.feeding import Feed, StreamFeed
 from pot.recording.begin import Begun, talk
-from pot.recording.checkpointing import StateTaker
 from pot.recording.environment import capture, differences
-from pot.recording.feeding import Feed, StreamFeed
 from pot.recording.generators import restore_rng
-from pot.recording.journal import Journal
 from pot.recording.state import STATE_FILE, check_files, checkpoint_name, read_state_document
 from pot.recording.transcript import CheckpointEvent, ResumeEvent, StartEvent, StateFile, StepEvent
-from pot.recording.writer import OnError, Writer
+from pot.recording.writing.checkpointing import StateTaker
+from pot.recording.writing.journal import Journal
+from pot.recording.writing.writer import OnError, Writer
 
 __all__ = ["Entered", "enter", "enter_replay"]
 

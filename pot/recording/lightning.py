@@ -18,7 +18,7 @@ from pot.errors import MissingExtra, UsageError
 from pot.recording.begin import Begun
 from pot.recording.run import Run
 from pot.recording.trainer_loop import DrivenRun, HandedOut
-from pot.recording.writer import OnError
+from pot.recording.writing.writer import OnError
 
 __all__ = ["FitRecording", "record_fit"]
 

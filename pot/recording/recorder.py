@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pot.errors import Refused, UsageError
+from pot.recording.batches.loading import check_loader, check_size, check_stream
 from pot.recording.begin import Begun, begin, prepare, talk
 from pot.recording.describe import Options
-from pot.recording.loading import check_loader, check_size, check_stream
 from pot.recording.precommit import total_records
 from pot.recording.ranks import Ranks, world_size
 from pot.recording.run import Run
 from pot.recording.state import StateSource
-from pot.recording.writer import OnError
+from pot.recording.writing.writer import OnError
 
 if TYPE_CHECKING:
     from pot.data.commit import Committed
@@ -122,7 +122,7 @@ def _check_data(data: Any, stream: bool, batch: int | None) -> None:
 def _torch_state(
     model: Any, optimizer: Any, scheduler: Any, scaler: Any, frozen_apart: bool, ranks: Ranks
 ) -> StateSource:
-    from pot.recording.torch_state import TorchState
+    from pot.recording.pytorch.state import TorchState
 
     return TorchState(
         model, optimizer, scheduler, scaler, frozen_apart=frozen_apart, rank=ranks.rank, world=ranks.world
@@ -130,19 +130,19 @@ def _torch_state(
 
 
 def _sharding(model: Any) -> str:
-    from pot.recording.torch_rows import sharding_of
+    from pot.recording.pytorch.rows import sharding_of
 
     return sharding_of(model)
 
 
 def _check_sums(begun: Begun, model: Any) -> None:
-    from pot.recording.torch_sums import adds_in_any_order
+    from pot.recording.pytorch.sums import adds_in_any_order
 
     if not adds_in_any_order(model, begun.ranks.world):
         return
     sentence = (
         f"DDP adds the gradients of {begun.ranks.world} processes in an order that a resumed run or a replay does not"
-        " have; call model.register_comm_hook(None, pot.recording.torch_sums.average_in_order)"
+        " have; call model.register_comm_hook(None, pot.recording.pytorch.sums.average_in_order)"
     )
     if begun.strict:
         raise Refused(f"record(strict=True): {sentence}")

@@ -2,7 +2,7 @@
 
 Variables: POT_REPLAY, POT_REPLAY_RUN (a folder with precommit.json, nonce.json and, unless FROM is 0, the folder
 `start` with the start checkpoint), POT_REPLAY_OUT (an empty folder for what came out). Nothing else is there: a
-program that could read the end state might copy it. The auditor (`pot.audit.replay`) compares what is written here.
+program that could read the end state might copy it. The auditor (`pot.audit.replaying`) compares what is written here.
 
 Two more things may be asked for: in the file roots.json beside them, a list of steps after which the digests of all
 components are wanted (no variable holds many); and with POT_REPLAY_SWAP, one record of one batch to be exchanged, by

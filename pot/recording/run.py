@@ -16,16 +16,16 @@ from pydantic import JsonValue
 
 from pot.errors import EnvironmentFailure, UsageError
 from pot.recording import replaying
+from pot.recording.batches.feeding import Fed, feed_of
 from pot.recording.begin import Begun, talk
-from pot.recording.checkpointing import StateTaker
-from pot.recording.feeding import Fed, feed_of
 from pot.recording.generators import capture_rng, restore_rng
 from pot.recording.going_on import enter, enter_replay
-from pot.recording.journal import Journal
 from pot.recording.program import late_modules
 from pot.recording.state import StateSource
 from pot.recording.transcript import Points, StepEvent, loss_text
-from pot.recording.writer import OnError, Writer
+from pot.recording.writing.checkpointing import StateTaker
+from pot.recording.writing.journal import Journal
+from pot.recording.writing.writer import OnError, Writer
 
 __all__ = ["Run"]
 

@@ -1,6 +1,6 @@
 """The seam between the recorder and what is trained, and the files of a checkpoint.
 
-A `StateSource` is anything with a state to commit to: PyTorch's model and optimizer (`pot.recording.torch_state`), or
+A `StateSource` is anything with a state to commit to: PyTorch's model and optimizer (`pot.recording.pytorch.state`), or
 an integer trainer's arrays. The recorder hashes what `capture` gives, adds RNG and cursor itself, and never looks
 inside. A component is a list of tensors (written as `NAME.safetensors`) or a JSON value (written as `NAME.json`).
 
@@ -30,11 +30,11 @@ from pot.commitments.state import (
     tensors_digest,
 )
 from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, Refused
-from pot.recording.file_names import STATE_FILE, checkpoint_files, checkpoint_name, shard_name
 from pot.recording.generators import capture_rng, restore_rng
-from pot.recording.journal import sync_folder
 from pot.recording.program import file_sha256
 from pot.recording.transcript import Points, StateFile
+from pot.recording.writing.file_names import STATE_FILE, checkpoint_files, checkpoint_name, shard_name
+from pot.recording.writing.journal import sync_folder
 
 __all__ = [
     "MAX_STATE_BYTES", "STATE_FILE", "Component", "PointSource", "SnapshotSource", "StateSource", "capture_rng",

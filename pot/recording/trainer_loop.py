@@ -17,8 +17,8 @@ from typing import Any
 
 from pot.commitments.order import steps_per_epoch
 from pot.errors import UsageError
+from pot.recording.batches.loading import check_loader, check_size, check_stream
 from pot.recording.begin import Begun
-from pot.recording.loading import check_loader, check_size, check_stream
 from pot.recording.precommit import total_records
 from pot.recording.recorder import record
 from pot.recording.run import Run

@@ -1,7 +1,7 @@
 """The transcript of a run: its events, one canonical JSON object a line, each bound to the line before it.
 
-Spec: `specs/transcript.md`, "Transcript". Reading needs neither torch nor data; `pot.recording.chain` checks what the
-events say together. The transcript's id is the SHA-256 of its bytes; its root is the RFC 9162 tree over its lines.
+Spec: `specs/transcript.md`, "Transcript". Reading needs neither torch nor data; `pot.recording.checking` checks what
+the events say together. The transcript's id is the SHA-256 of its bytes; its root is the RFC 9162 tree over its lines.
 
 Shows: nothing by itself; these are the prover's words in a fixed form.
 """
@@ -32,7 +32,7 @@ from pot.errors import LimitExceeded, Malformed, UsageError
 from pot.recording.precommit import RelativePath
 
 if TYPE_CHECKING:
-    from pot.recording.chain import ChainResult
+    from pot.recording.checking.chain import ChainResult
     from pot.recording.precommit import Precommit
 
 __all__ = [
@@ -218,7 +218,7 @@ def read_transcript(data: bytes, cap: int = MAX_TRANSCRIPT_BYTES, *, what: str =
 
     Raises `LimitExceeded` over `cap` bytes, `Malformed` for a line that is not an event in canonical form.
     """
-    from pot.recording.common_lines import common_events
+    from pot.recording.checking.common_lines import common_events
 
     if len(data) > cap:
         raise LimitExceeded(f"{what}: {len(data)} bytes, more than the limit of {cap}")
@@ -252,7 +252,7 @@ def _event(line: bytes, what: str) -> Event:
 
 
 def check_chain(transcript: Transcript, precommit: Precommit) -> ChainResult:
-    """Check what the events say together; see `pot.recording.chain.check_chain`."""
-    from pot.recording import chain
+    """Check what the events say together; see `pot.recording.checking.chain.check_chain`."""
+    from pot.recording.checking import chain
 
     return chain.check_chain(transcript, precommit)

@@ -63,7 +63,7 @@ class FloatTrainer:
 
         Raises `UsageError`, `Malformed`, `RangeLeft`.
         """
-        from pot.recording.torch_state import TorchState
+        from pot.recording.pytorch.state import TorchState
 
         self.program = program
         self._torch = TorchState(module, optimizer)

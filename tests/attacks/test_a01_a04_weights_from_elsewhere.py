@@ -59,7 +59,7 @@ def test_other_data_than_committed_does_not_replay(recorded: Any, tmp_path: Path
     from pot.recording.precommit import Precommit
 
     document["program"]["files"][0]["sha256"] = sha256_hex(script.read_bytes())
-    from pot.audit.replay import Replayer
+    from pot.audit.replaying.replay import Replayer
 
     precommit = Precommit.from_value(document, what="precommit")
     (recorded.folder / "train.jsonl").write_bytes(honest)

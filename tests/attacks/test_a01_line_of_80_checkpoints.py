@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pot.audit.screening import screen
+from pot.audit.screening.checks import screen
 
 CHECKPOINTS = 80
 RATES = {"adam": 2e-3, "adamw": 2e-3, "momentum": 0.05}

@@ -24,8 +24,8 @@ def _trained(rate: float, steps: int) -> tuple[object, object]:
 
 @pytest.mark.parametrize("hidden", [1e-9, -0.1, 0.101])
 def test_a_checkpoint_with_another_rate_is_not_taken_over(tmp_path: Path, hidden: float) -> None:
+    from pot.recording.pytorch.state import TorchState
     from pot.recording.state import write_components
-    from pot.recording.torch_state import TorchState
 
     donor, donors = _trained(0.1, 2)
     donors.param_groups[0]["lr"] = hidden
@@ -37,8 +37,8 @@ def test_a_checkpoint_with_another_rate_is_not_taken_over(tmp_path: Path, hidden
 
 
 def test_the_same_rate_is_accepted_and_moments_come_back(tmp_path: Path) -> None:
+    from pot.recording.pytorch.state import TorchState
     from pot.recording.state import write_components
-    from pot.recording.torch_state import TorchState
 
     write_components(tmp_path, TorchState(*_trained(0.1, 2)).capture())
     model, optimizer = _trained(0.1, 0)
@@ -49,8 +49,8 @@ def test_the_same_rate_is_accepted_and_moments_come_back(tmp_path: Path) -> None
 
 
 def test_a_schedule_is_stepped_not_loaded(tmp_path: Path) -> None:
+    from pot.recording.pytorch.state import TorchState
     from pot.recording.state import write_components
-    from pot.recording.torch_state import TorchState
 
     def build(factor: float, steps: int) -> TorchState:
         model, optimizer = _trained(0.1, 0)

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pot.audit.screening import screen
+from pot.audit.screening.checks import screen
 
 
 @pytest.mark.parametrize(("optimizer", "rate"), [("adam", 2e-3), ("momentum", 0.05)])

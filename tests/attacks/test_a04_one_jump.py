@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pot.audit.screening import screen
+from pot.audit.screening.checks import screen
 
 RATES = {"adam": 2e-3, "adamw": 2e-3, "momentum": 0.05, "sgd": 0.1}
 

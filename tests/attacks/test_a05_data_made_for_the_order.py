@@ -15,7 +15,7 @@ from recorded_run import RecordedRun, honest_run
 from retold_run import first_weights, retell, simulate, values_of
 from toy_training import RATE
 
-from pot.audit.replay import Replay, Replayer
+from pot.audit.replaying.replay import Replay, Replayer
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.data.commit import commit
 
@@ -90,7 +90,7 @@ def test_without_the_comparison_with_the_commitment_it_would_pass(
     def by_name(program: Any, *_: Any) -> tuple[dict[str, Path], None]:
         return {file.path: run.folder / file.path for file in program.files} | {"train.jsonl": data}, None
 
-    monkeypatch.setattr("pot.audit.replay.program_inputs", by_name)
+    monkeypatch.setattr("pot.audit.replaying.replay.program_inputs", by_name)
     assert {replay.outcome for replay in replays(run, data)} == {"MATCH"}
 
 

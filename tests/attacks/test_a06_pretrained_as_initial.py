@@ -14,7 +14,7 @@ from retold_run import first_weights, retell
 
 from pot.audit import audit as auditing
 from pot.audit.audit import audit
-from pot.audit.challenge import Challenge, new_challenge
+from pot.audit.challenges.challenge import Challenge, new_challenge
 from pot.audit.result import AuditResult
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from noisy_run import noisy_run
 from recorded_run import RecordedRun, prepare
 
-from pot.audit.calibration import calibrate, swaps
-from pot.audit.replay import Replayer
+from pot.audit.replaying.calibration import calibrate, swaps
+from pot.audit.replaying.replay import Replayer
 
 EXCHANGE = """
     def update(self, batch: list[dict[str, int]]) -> int:
@@ -69,7 +69,7 @@ def test_a_tolerance_that_an_exchange_would_pass_shows_nothing(tmp_path: Path, m
 
     seed = run_seed(run.precommit.sha256(), bytes.fromhex(replayer.nonce))
     same = batch_records(seed, 22, 4, step)[2][place]  # the very record: the nearest exchange that there is
-    monkeypatch.setattr("pot.audit.calibration.swaps", lambda *_: [(step, place, same)])
+    monkeypatch.setattr("pot.audit.replaying.calibration.swaps", lambda *_: [(step, place, same)])
     found = calibrate(replayer, [segment]).segments[0]
     assert found.within
     assert not found.usable

@@ -11,9 +11,9 @@ import pytest
 from noisy_run import noisy_run
 from recorded_run import RecordedRun
 
-from pot.audit.calibration import calibrate
-from pot.audit.replay import Replayer
-from pot.audit.tolerance import Tolerance
+from pot.audit.replaying.calibration import calibrate
+from pot.audit.replaying.replay import Replayer
+from pot.audit.replaying.tolerance import Tolerance
 
 
 def _measured(run: RecordedRun) -> Tolerance:
@@ -25,7 +25,7 @@ def _measured(run: RecordedRun) -> Tolerance:
 @pytest.fixture(autouse=True)
 def _no_exchanges(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two replays for each segment instead of four: what is tested here is the drift."""
-    monkeypatch.setattr("pot.audit.calibration.swaps", lambda *_: [])
+    monkeypatch.setattr("pot.audit.replaying.calibration.swaps", lambda *_: [])
 
 
 def test_a_drift_that_every_segment_passes_is_flagged(tmp_path: Path) -> None:

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from recorded_run import RecordedRun, prepare
 
-from pot.audit import covers
-from pot.audit.replay import Replayer, Request
-from pot.audit.sandbox import Limits, isolation, run_limited
-from pot.audit.staging import SHOWN_BYTES
+from pot.audit.replaying import covers
+from pot.audit.replaying.replay import Replayer, Request
+from pot.audit.replaying.sandbox import Limits, isolation, run_limited
+from pot.audit.replaying.staging import SHOWN_BYTES
 from pot.canonical import canonical_bytes
 from pot.data.commit import commit, write_committed
 
@@ -80,7 +80,7 @@ def _replayer(run: RecordedRun, data: Path, code: Path) -> Replayer:
 def test_a_file_beside_the_committed_ones_is_not_there_for_the_program(
     tmp_path: Path, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pot.audit.replay.temporary_folders", list)  # as if the folders lay anywhere else
+    monkeypatch.setattr("pot.audit.replaying.replay.temporary_folders", list)  # as if the folders lay anywhere else
     handed = {"code": tmp_path / "code", "data": tmp_path / "data"}
     run = _forged(tmp_path / "program", 30, [str(handed[where] / "answers.json")])
     for folder in handed.values():

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 from recorded_run import RecordedRun, prepare
 
-from pot.audit.replay import Replayer
-from pot.audit.sandbox import Limits, isolation, run_limited
+from pot.audit.replaying.replay import Replayer
+from pot.audit.replaying.sandbox import Limits, isolation, run_limited
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.recording.precommit import Precommit
 
@@ -53,7 +53,7 @@ LOOKS_AT_GENERATORS = """
     def load(self, folder):
         self._load(folder)
         import json
-        import pot.recording.checkpointing as ours
+        import pot.recording.writing.checkpointing as ours
         told = json.load(open(folder / "state.json"))["rng"].get("hint", [])
         self.hint = [list(map(int, weights)) for weights in told]
         capture = ours.capture_rng
@@ -126,7 +126,7 @@ def test_the_answer_among_the_generators_of_the_start_state_does_not_reach_the_p
         "MISMATCH",
         "the committed start state: the generators' state holds something else: 'hint'",
     )
-    monkeypatch.setattr("pot.audit.staging.check_generators", lambda *_: None)
+    monkeypatch.setattr("pot.audit.replaying.staging.check_generators", lambda *_: None)
     assert run.replay(6).outcome == "MATCH"  # without the check the forgery passes
 
 
@@ -185,7 +185,7 @@ def test_a_link_in_place_of_what_came_out_does_not_lead_the_auditor_to_the_answe
     }
     for name, document in documents.items():
         (answers / name).write_bytes(canonical_bytes(document))
-    from pot.audit.comparison import compare
+    from pot.audit.replaying.comparison import compare
 
     assert compare(segment, documents["replay.json"]) is None  # whoever reads it there is content
     replay = run.replay(6)
@@ -217,7 +217,7 @@ def test_last_words_are_not_read_where_the_program_made_them_lead(tmp_path: Path
 
 @needs_walls
 def test_large_data_is_shown_to_the_program_and_cannot_be_changed_by_it(tmp_path: Path) -> None:
-    from pot.audit.staging import SHOWN_BYTES
+    from pot.audit.replaying.staging import SHOWN_BYTES
 
     large, folder, seen = tmp_path / "data" / "large.bin", tmp_path / "staging", tmp_path / "seen"
     for place in (large.parent, folder, seen):

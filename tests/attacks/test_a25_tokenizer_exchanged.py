@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from recorded_run import RecordedRun, prepare
 
-from pot.audit.replay import Replay, Replayer
+from pot.audit.replaying.replay import Replay, Replayer
 from pot.canonical import canonical_bytes
 from pot.data.commit import commit
 
@@ -67,7 +67,7 @@ def test_without_its_digest_it_would_pass(run: RecordedRun, tmp_path: Path, monk
         files = [*program.files, *program.data_files]
         return {file.path: run.folder / file.path for file in files} | {"tokenizer.json": tmp_path / "other.json"}, None
 
-    monkeypatch.setattr("pot.audit.replay.program_inputs", by_name)
+    monkeypatch.setattr("pot.audit.replaying.replay.program_inputs", by_name)
     assert {replay.outcome for replay in replays(run, tmp_path / "other.json")} == {"MATCH"}
 
 
@@ -77,7 +77,7 @@ def test_a_tokenizer_that_is_no_input_is_not_there_in_a_replay(
     def without_it(program: Any, *_: Any) -> tuple[dict[str, Path], None]:
         return {name: run.folder / name for name in ("toy_training.py", "train.jsonl")}, None
 
-    monkeypatch.setattr("pot.audit.replay.program_inputs", without_it)
+    monkeypatch.setattr("pot.audit.replaying.replay.program_inputs", without_it)
     found = replays(run, run.folder / "tokenizer.json")
     assert {replay.outcome for replay in found} == {"REFUSED"}
     assert "tokenizer.json" in found[0].detail

@@ -12,8 +12,8 @@ from several_auditors import policy_of, result_of, with_audits
 from simulated_release import Simulation, failed, unchecked
 
 from attest.verdict.report import Report
-from pot.audit.beacon import BeaconRound
-from pot.audit.challenge import Challenge, check_challenge, choose, detection, new_challenge
+from pot.audit.challenges.beacon import BeaconRound
+from pot.audit.challenges.challenge import Challenge, check_challenge, choose, detection, new_challenge
 from pot.errors import Malformed, Refused
 
 BEACON, OWN = PrivateBeacon(), PrivateBeacon(secret=99, beacon_id="of-the-prover")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pot.audit.challenge import Challenge, check_challenge, choose, new_challenge
+from pot.audit.challenges.challenge import Challenge, check_challenge, choose, new_challenge
 from pot.errors import Malformed, Refused
 
 

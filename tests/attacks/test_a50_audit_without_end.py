@@ -21,9 +21,9 @@ from attest.statement import Statement
 from attest.trust.keys import generate
 from pot.audit import audit as auditing
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.audit.dispute import dispute, load_party
-from pot.audit.replay import Replay, Replayer
+from pot.audit.replaying.replay import Replay, Replayer
 from pot.audit.result import AuditResult
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.errors import EnvironmentFailure, Refused
@@ -167,7 +167,7 @@ def test_names_and_variables_that_no_system_has_end_in_a_result(recorded: Any, b
         document["environment_sha256"] = sha256_hex(canonical_bytes(document["environment"]))
     precommit = Precommit.from_value(document, what="precommit")
     from pot.audit import roots
-    from pot.audit.spread import ReplayJob, RunPlace, replays
+    from pot.audit.replaying.spread import ReplayJob, RunPlace, replays
 
     place = RunPlace(
         recorded.run_dir, precommit.to_bytes(), "00" * 32, (recorded.folder / "train.jsonl",), recorded.folder,
@@ -199,7 +199,7 @@ def test_a_dispute_without_the_committed_state_reads_no_more_than_with_it(
     shutil.copytree(run.folder, tmp_path / "b")
     other = RecordedRun(tmp_path / "b", run.arguments)
     other.bend_tensors(10, "model", lambda values: [7] * 4)
-    from pot.audit import produced
+    from pot.audit.replaying import produced
 
     sizes: list[int] = []
     real = produced.read_state_file

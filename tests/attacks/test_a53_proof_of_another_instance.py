@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from simulated_release import Simulation, failed, point, sha256_hex, unchecked
 
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.canonical import canonical_bytes, parse
 
 Change = Callable[[dict[str, Any]], None]

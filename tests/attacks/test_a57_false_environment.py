@@ -16,8 +16,8 @@ from noisy_run import noisy_run
 from recorded_run import RecordedRun, prepare
 
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
-from pot.audit.replay import Replayer
+from pot.audit.challenges.challenge import new_challenge
+from pot.audit.replaying.replay import Replayer
 from pot.recording.environment import environment_sha256
 
 

@@ -14,8 +14,8 @@ import pytest
 from memorizing_run import hint, texts, train, write_texts
 from memorizing_training import losses
 
-from pot.audit.hints import ALPHA
-from pot.audit.strata import compare
+from pot.audit.statistics.hints import ALPHA
+from pot.audit.statistics.strata import compare
 from pot.errors import UsageError
 
 EASY = texts(1024, 11, words=8, own=0)  # common words only

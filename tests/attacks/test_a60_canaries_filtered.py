@@ -9,7 +9,7 @@ import pytest
 from memorizing_run import texts, train
 from memorizing_training import losses
 
-from pot.audit.canaries import Canaries, CanaryOpening, canary_hint, compare_canaries, new_canaries, planted
+from pot.audit.statistics.canaries import Canaries, CanaryOpening, canary_hint, compare_canaries, new_canaries, planted
 from pot.errors import Refused
 
 SECRET = "c3" * 32

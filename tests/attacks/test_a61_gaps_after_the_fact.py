@@ -17,7 +17,7 @@ from simulated_release import Simulation, derive, failed
 from attest.verdict import coverage
 from attest.verdict.coverage import fewest_holding
 from attest.verdict.report import Report
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 
 STEPS, SHORT = 40, 5  # five segments of two steps, and one of thirty
 LONG = str(SHORT + 1)

@@ -6,7 +6,7 @@ from typing import Any
 
 from simulated_release import Simulation, failed, unchecked
 
-from pot.audit.challenge import new_challenge, prover_nonce
+from pot.audit.challenges.challenge import new_challenge, prover_nonce
 
 
 def test_segments_longer_than_the_policy_allows_are_denied() -> None:

@@ -14,7 +14,7 @@ from pot import begin
 from pot.audit.audit import load_run
 from pot.errors import UsageError
 from pot.recording.accelerate import record_accelerated
-from pot.recording.loading import check_loader
+from pot.recording.batches.loading import check_loader
 
 RECORDS = 30
 STEPS = 20

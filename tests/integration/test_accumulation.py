@@ -18,7 +18,7 @@ from pot import begin, record
 from pot.audit.audit import load_run
 from pot.commitments.order import batch_records
 from pot.errors import UsageError
-from pot.recording.loading import fetch
+from pot.recording.batches.loading import fetch
 
 
 def test_a_scaled_accumulating_loop_replays(tmp_path: Path) -> None:

@@ -11,9 +11,9 @@ import pytest
 from recorded_run import RecordedRun, honest_run, prepare
 
 from pot.audit.audit import AuditResult, audit
-from pot.audit.challenge import new_challenge
-from pot.audit.replay import Replayer
-from pot.audit.sandbox import Limits, isolation, run_limited
+from pot.audit.challenges.challenge import new_challenge
+from pot.audit.replaying.replay import Replayer
+from pot.audit.replaying.sandbox import Limits, isolation, run_limited
 from pot.canonical import canonical_bytes
 from pot.errors import Refused, UsageError
 from pot.recording.precommit import SeedNonce
@@ -165,7 +165,9 @@ def test_another_environment_is_inconclusive_for_floats_only(
     run = _rewritten(tmp_path / "program", 'semantics="exact"', f'semantics="{semantics}"')
     run.bend_tensors(15, "model", lambda values: [values[0] + 1, *values[1:]])
     assert run.replay(3).outcome == "MISMATCH"
-    monkeypatch.setattr("pot.audit.own_environment.differences", lambda *_: ["torch.threads: recorded '1', here '2'"])
+    monkeypatch.setattr(
+        "pot.audit.replaying.own_environment.differences", lambda *_: ["torch.threads: recorded '1', here '2'"]
+    )
     replay = run.replay(3)
     assert replay.outcome == outcome
     assert "first differing tensor weights" in str(replay.first_difference)
@@ -285,7 +287,7 @@ def test_a_mismatch_says_how_far_away_it_is(recorded: Any) -> None:
 
 
 def _suspect(monkeypatch: pytest.MonkeyPatch, run: RecordedRun, *numbers: int) -> None:
-    from pot.audit.screening import Screening
+    from pot.audit.screening.checks import Screening
 
     value = {
         "version": "pot/screening/v1", "thresholds": "1", "segments": str(len(run.chain().segments)),
@@ -401,7 +403,7 @@ def test_a_lost_start_state_is_refused_and_a_contradictory_one_is_a_mismatch(rec
 
 def test_the_command_prints_tolerances_beside_the_forging_distance(finished_run: Any) -> None:
     from attest.cli.audit import _lines
-    from pot.audit.tolerance import Drift, judge_segment, tolerance_document
+    from pot.audit.replaying.tolerance import Drift, judge_segment, tolerance_document
 
     segments = [
         judge_segment(1, 2e-5, 1e-5, 3e-2),

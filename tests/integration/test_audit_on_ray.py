@@ -9,7 +9,7 @@ import pytest
 from ray_cluster import cluster_of
 
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.errors import EnvironmentFailure
 
 

@@ -160,7 +160,7 @@ def here(demo_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     folder = world(demo_folder, tmp_path / "world")
     monkeypatch.chdir(folder)
     for name in (
-        "pot.audit.replay.run_limited",
+        "pot.audit.replaying.replay.run_limited",
         "pot.zk.schedule.prove_steps",
         "pot.zk.srs.make_srs",
         "pot.zk.kit.build_kit",

@@ -18,7 +18,7 @@ from attest.cli.main import main
 from attest.trust.keys import generate
 from attest.verdict.policy import read_policy
 from attest.verdict.verify import verify
-from pot.audit.beacon import QUICKNET
+from pot.audit.challenges.beacon import QUICKNET
 from pot.errors import UsageError
 from pot.recording.describe import QUICKNET_CHAIN, seed_source
 

@@ -18,7 +18,7 @@ from attest.trust.keys import generate
 from attest.verdict.policy import Policy, read_policy
 from attest.verdict.verify import verify
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.canonical import canonical_bytes
 from pot.data.commit import commit, write_committed
 from pot.data.exclude import exclude

@@ -21,7 +21,7 @@ from attest.verdict.policy import Policy, read_policy
 from attest.verdict.report import Report
 from attest.verdict.verify import verify
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.audit.data_audit import audit_data
 from pot.commitments.dataset import DatasetCommitment
 from pot.commitments.state import entries_from_safetensors

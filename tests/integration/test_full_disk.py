@@ -14,8 +14,8 @@ import pytest
 from recorded_run import ROOT, prepare
 
 from pot.errors import EnvironmentFailure, PotError
-from pot.recording.journal import Journal
 from pot.recording.transcript import StartEvent
+from pot.recording.writing.journal import Journal
 
 
 def _start(run: Any, limit: int | None) -> subprocess.CompletedProcess[str]:

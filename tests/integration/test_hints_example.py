@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pot.audit.hints import Hint
+from pot.audit.statistics.hints import Hint
 
 ROOT = Path(__file__).resolve().parents[2]
 POT = str(Path(sys.executable).with_name("pot"))

@@ -22,7 +22,7 @@ from attest.trust.keys import generate
 from attest.verdict.policy import read_policy
 from attest.verdict.verify import verify
 from pot.audit.audit import audit
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 
 DEVELOPER, AUDITOR = generate(), generate("ecdsa-p256")
 KILLS = 20

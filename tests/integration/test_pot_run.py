@@ -24,11 +24,11 @@ from attest.trust.keys import generate
 from attest.verdict.policy import read_policy
 from attest.verdict.verify import verify
 from pot.audit.audit import load_run
-from pot.audit.replay import Replayer
+from pot.audit.replaying.replay import Replayer
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed
-from pot.recording.attach import OPTIONS_VARIABLE, Attachment
+from pot.recording.scripts.attach import OPTIONS_VARIABLE, Attachment
 
 pytest.importorskip("torch")
 
@@ -148,7 +148,7 @@ if MODE == "tampers":
 WARM = """
 import json, os, sys
 import torch, torch._dynamo
-from pot.recording import attach
+from pot.recording.scripts import attach
 for line in sys.stdin:
     wanted = json.loads(line)
     child = os.fork()

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from pot.audit.audit import audit, load_run
-from pot.audit.challenge import new_challenge
+from pot.audit.challenges.challenge import new_challenge
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed

@@ -13,7 +13,7 @@ from written_run import written
 from pot.canonical import MAX_LINE_BYTES, canonical_bytes
 from pot.commitments.state import COMPONENTS
 from pot.errors import LimitExceeded, Malformed
-from pot.recording.common_lines import common_events
+from pot.recording.checking.common_lines import common_events
 from pot.recording.transcript import CheckpointEvent, StepEvent, _event, read_transcript
 
 COUNTS = st.sampled_from(["0", "7", "1" + "0" * 18, "9" * 19, "01", "", "-1", "1" + "0" * 19, "٣", "1\n", " 1", "1.0"])

@@ -13,7 +13,7 @@ from pot import begin, record
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
-from pot.recording.chain import ChainResult, check_chain
+from pot.recording.checking.chain import ChainResult, check_chain
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import Transcript, read_transcript
 from pot.zk.runs.segment import Numbered

@@ -11,7 +11,7 @@ from typing import Any
 
 from recorded_run import ROOT, RecordedRun, prepare
 
-from pot.audit.replay import Replayer
+from pot.audit.replaying.replay import Replayer
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 
 PROGRAM = Path(__file__).with_name("float_training.py")

@@ -13,8 +13,8 @@ from typing import Any
 from memorizing_training import losses
 from recorded_run import ROOT, RecordedRun
 
-from pot.audit.hints import Hint
-from pot.audit.memorization import memorization
+from pot.audit.statistics.hints import Hint
+from pot.audit.statistics.memorization import memorization
 from pot.canonical import canonical_bytes
 from pot.data.commit import commit, write_committed
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import py_arkworks_bls12381 as curve
 
-from pot.audit.beacon import BeaconRound, ChainInfo, round_message
+from pot.audit.challenges.beacon import BeaconRound, ChainInfo, round_message
 
 __all__ = ["PrivateBeacon"]
 

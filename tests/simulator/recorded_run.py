@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pot.audit.replay import Replay, Replayer
+from pot.audit.replaying.replay import Replay, Replayer
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.state import entries_from_safetensors, json_digest, state_digest, tensors_digest
 from pot.data.commit import commit, write_committed
-from pot.recording.chain import ChainResult, check_chain
+from pot.recording.checking.chain import ChainResult, check_chain
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import ZERO_DIGEST, Transcript, previous_digest, read_transcript
 

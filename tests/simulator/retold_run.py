@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from recorded_run import RecordedRun
 from toy_training import Sums
 
-from pot.audit.replay import committed_tensors
+from pot.audit.replaying.replay import committed_tensors
 from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.recording.state import restore_rng

@@ -7,10 +7,10 @@ from typing import Any
 
 from simulated_release import Simulation, key
 
-from pot.audit.challenge import NonceSource, new_challenge
+from pot.audit.challenges.challenge import NonceSource, new_challenge
 from pot.audit.salted import InnerDigests, inner_step, new_inner_digests
 from pot.canonical import derive, parse, sha256_hex
-from pot.recording.chain import check_chain
+from pot.recording.checking.chain import check_chain
 from pot.recording.precommit import BeaconRound, Precommit
 from pot.recording.transcript import read_transcript
 

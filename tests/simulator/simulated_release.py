@@ -31,7 +31,7 @@ from attest.verdict.codes import CODES
 from attest.verdict.policy import Policy, PolicyDocument
 from attest.verdict.report import Report
 from attest.verdict.verify import verify
-from pot.audit.challenge import Challenge, new_challenge
+from pot.audit.challenges.challenge import Challenge, new_challenge
 from pot.canonical import canonical_bytes, derive, sha256_hex, write_file
 from pot.commitments.dataset import DatasetCommitment, Shard, commit_digests, split_digests
 from pot.commitments.hashing import record_digest
@@ -42,7 +42,7 @@ from pot.commitments.setree import SetTree
 from pot.commitments.setree_verify import key_of
 from pot.commitments.state import entries_from_safetensors, json_digest, state_digest, tensors_digest
 from pot.data.exclude_verify import Exclusion, ExclusionHeader
-from pot.recording.chain import cursor_value
+from pot.recording.checking.chain import cursor_value
 from pot.recording.environment import environment_sha256
 from pot.recording.precommit import config_digest
 from pot.recording.state import checkpoint_files

@@ -13,7 +13,7 @@ import torch
 from torch import distributed
 from torch.nn.parallel import DistributedDataParallel
 
-from pot.recording.torch_sums import adds_in_any_order, average_in_order
+from pot.recording.pytorch.sums import adds_in_any_order, average_in_order
 
 
 def train(first: int, last: int, state: dict[str, Any] | None, ordered: bool) -> dict[str, Any]:

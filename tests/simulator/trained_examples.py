@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from pot.audit.audit import load_run
-from pot.audit.replay import Replay, Replayer
+from pot.audit.replaying.replay import Replay, Replayer
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed

@@ -9,7 +9,7 @@ from pathlib import Path
 from recorded_run import RecordedRun, prepare
 
 from pot.audit.dispute import Party, load_party
-from pot.audit.replay import Replayer
+from pot.audit.replaying.replay import Replayer
 
 FAULT = """
         global DONE

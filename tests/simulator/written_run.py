@@ -12,7 +12,7 @@ from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import json_digest, state_digest
-from pot.recording.chain import ChainResult, check_chain
+from pot.recording.checking.chain import ChainResult, check_chain
 from pot.recording.environment import environment_sha256
 from pot.recording.precommit import Precommit, config_digest, files_due
 from pot.recording.state import checkpoint_files

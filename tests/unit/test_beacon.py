@@ -11,7 +11,7 @@ import py_arkworks_bls12381 as curve
 import pytest
 from private_beacon import PrivateBeacon
 
-from pot.audit.beacon import (
+from pot.audit.challenges.beacon import (
     MAX_BEACON_BYTES,
     QUICKNET,
     BeaconRound,

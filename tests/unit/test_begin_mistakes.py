@@ -15,7 +15,7 @@ from pot import begin, record
 from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
 from pot.errors import EnvironmentFailure, Refused, UsageError
-from pot.recording.journal import LOCK_FILE, RunLock
+from pot.recording.writing.journal import LOCK_FILE, RunLock
 
 SIZES = {"batch_size": 4, "steps": 10, "checkpoint_every": 5}
 RUN = Path("run")
@@ -85,7 +85,7 @@ def test_a_run_that_waits_for_its_nonce_keeps_its_folder() -> None:
 
 def test_a_lock_whose_file_was_taken_away_locks_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another recorder opened the file that a failing one removes: it must not believe that it holds the run."""
-    from pot.recording import journal
+    from pot.recording.writing import journal
 
     real = journal.fcntl.flock
 

@@ -15,7 +15,7 @@ from memorizing_run import PROGRAM, texts, train
 from typer.testing import CliRunner
 
 from attest.cli import hints as commands
-from pot.audit.canaries import (
+from pot.audit.statistics.canaries import (
     MIN_CANDIDATES,
     Canaries,
     CanaryOpening,
@@ -25,7 +25,7 @@ from pot.audit.canaries import (
     open_canaries,
     planted,
 )
-from pot.audit.hints import Hint
+from pot.audit.statistics.hints import Hint
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.errors import Malformed, Refused, UsageError
 

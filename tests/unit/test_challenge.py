@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from private_beacon import PrivateBeacon
 
-from pot.audit.challenge import (
+from pot.audit.challenges.challenge import (
     MAX_POPULATION,
     Challenge,
     choose,

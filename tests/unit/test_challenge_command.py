@@ -14,8 +14,8 @@ from private_beacon import PrivateBeacon
 
 from attest.cli.challenge import _duration
 from attest.cli.main import main
-from pot.audit.challenge import Challenge
-from pot.audit.price import challenged_segments, needed_files, price, seconds_per_step
+from pot.audit.challenges.challenge import Challenge
+from pot.audit.challenges.price import challenged_segments, needed_files, price, seconds_per_step
 from pot.canonical import canonical_bytes
 from pot.recording.begin import read_nonce
 

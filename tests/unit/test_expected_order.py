@@ -11,8 +11,8 @@ from written_run import written
 from pot.commitments import order
 from pot.commitments.order import Permutation, batch_records
 from pot.errors import LimitExceeded
-from pot.recording.chain import check_chain
-from pot.recording.expected import MAX_WIDE_POSITIONS, FixedOrder
+from pot.recording.checking.chain import check_chain
+from pot.recording.checking.expected import MAX_WIDE_POSITIONS, FixedOrder
 from pot.recording.transcript import batch_digest
 
 SEED = bytes(range(32))

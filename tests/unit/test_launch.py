@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from pot.audit import sandbox
-from pot.audit.replay import Replayer
+from pot.audit.replaying import sandbox
+from pot.audit.replaying.replay import Replayer
 from pot.errors import UsageError
 from pot.recording.launch import main, most_processes
 from pot.recording.precommit import Layout
@@ -72,7 +72,7 @@ def test_the_processes_of_a_run_share_the_memory_of_one(recorded: Any, monkeypat
         seen.append(arguments[3])
         return sandbox.Ended(1, "", "none")
 
-    monkeypatch.setattr("pot.audit.replay.run_limited", run_limited)
+    monkeypatch.setattr("pot.audit.replaying.replay.run_limited", run_limited)
     _distributed(recorded, 4).initial()
     assert seen[0].memory_bytes == sandbox.Limits().memory_bytes // 4
 

@@ -9,8 +9,8 @@ from itertools import combinations, product
 
 import pytest
 
-from pot.audit import mann_whitney
-from pot.audit.mann_whitney import EXACT_WORK, Stratum, decimal, mid_scores, rank_test, roc, strata_by
+from pot.audit.statistics import mann_whitney
+from pot.audit.statistics.mann_whitney import EXACT_WORK, Stratum, decimal, mid_scores, rank_test, roc, strata_by
 from pot.errors import UsageError
 
 

@@ -19,12 +19,12 @@ from memorizing_training import losses
 from typer.testing import CliRunner
 
 from attest.cli import hints as commands
-from pot.audit.canaries import Canaries
-from pot.audit.hints import MAX_HINT_BYTES, MAX_ROC, MAX_SEGMENTS, Hint, judge
-from pot.audit.mann_whitney import RankTest
-from pot.audit.memorization import losses_at, memorization
-from pot.audit.records import draw
-from pot.audit.strata import compare
+from pot.audit.statistics.canaries import Canaries
+from pot.audit.statistics.hints import MAX_HINT_BYTES, MAX_ROC, MAX_SEGMENTS, Hint, judge
+from pot.audit.statistics.mann_whitney import RankTest
+from pot.audit.statistics.memorization import losses_at, memorization
+from pot.audit.statistics.records import draw
+from pot.audit.statistics.strata import compare
 from pot.canonical import canonical_bytes
 from pot.errors import Malformed, PotError, Refused, UsageError
 

@@ -14,7 +14,7 @@ from attest.cli.main import main
 from attest.cli.policy import TEMPLATES
 from attest.trust.keys import generate
 from attest.verdict.policy import PolicyDocument, load_policy, read_policy
-from pot.audit.beacon import QUICKNET, verify_round
+from pot.audit.challenges.beacon import QUICKNET, verify_round
 from pot.errors import Malformed, UsageError
 
 DEVELOPER, AUDITOR = (generate().public.pem().decode() for _ in range(2))

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from pot.errors import EnvironmentFailure, LimitExceeded, Malformed, MissingExtra, PotError, Refused, UsageError
+from pot.recording.pytorch.rows import Rows, broadcasts_buffers, is_cut, sharding_of, unwrapped
+from pot.recording.pytorch.sums import adds_in_any_order, average_in_order
 from pot.recording.ranks import _error, _error_bytes, alone
-from pot.recording.torch_rows import Rows, broadcasts_buffers, is_cut, sharding_of, unwrapped
-from pot.recording.torch_sums import adds_in_any_order, average_in_order
 
 torch = pytest.importorskip("torch")
 

@@ -11,8 +11,8 @@ import pytest
 from pointed_run import SECRET, PointedRun, StandIn, small_program, stand_in_kit
 
 from attest.cli.main import main
-from pot.audit.challenge import new_challenge
-from pot.recording.chain import check_chain
+from pot.audit.challenges.challenge import new_challenge
+from pot.recording.checking.chain import check_chain
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import read_transcript
 from pot.zk.circuit import Circuit

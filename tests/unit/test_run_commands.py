@@ -11,7 +11,7 @@ import pytest
 from attest.cli.main import main
 from attest.cli.terminal import progress_lines
 from pot.canonical import canonical_bytes
-from pot.recording.journal import RunLock
+from pot.recording.writing.journal import RunLock
 
 
 def test_status_of_a_finished_run(finished_run: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pot.audit.salted import MAX_INNER, InnerDigests, inner_step, new_inner_digests, shared_steps
 from pot.errors import Malformed, UsageError
-from pot.recording.chain import Segment
+from pot.recording.checking.chain import Segment
 from pot.recording.transcript import CheckpointEvent
 
 TRANSCRIPT, NONCE = "bb" * 32, "0c" * 32

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pot.audit import checkpoints
-from pot.audit.checkpoints import Group, chunks, open_checkpoint
-from pot.audit.moments import AdamBounds, adam_bounds
-from pot.audit.movement import measure
-from pot.audit.outliers import disagreements, loss_jumps, shared_by_chance, spikes
-from pot.audit.scoring import THRESHOLDS, scores
-from pot.audit.screening import MAX_DETAILED, MAX_LISTED, Screening, screen
+from pot.audit.screening import checkpoints
+from pot.audit.screening.checkpoints import Group, chunks, open_checkpoint
+from pot.audit.screening.checks import MAX_DETAILED, MAX_LISTED, Screening, screen
+from pot.audit.screening.moments import AdamBounds, adam_bounds
+from pot.audit.screening.movement import measure
+from pot.audit.screening.outliers import disagreements, loss_jumps, shared_by_chance, spikes
+from pot.audit.screening.scoring import THRESHOLDS, scores
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, Refused
@@ -480,7 +480,7 @@ def test_a_document_of_very_many_fits_into_a_statement(run: Any, monkeypatch: py
         for number in range(1, 3001)
     )
     bad = {check: 2 * threshold for check, threshold in THRESHOLDS.items()}
-    monkeypatch.setattr("pot.audit.scoring.scores", lambda *_: ([dict(bad)] * len(many), {"losses"}))
+    monkeypatch.setattr("pot.audit.screening.scoring.scores", lambda *_: ([dict(bad)] * len(many), {"losses"}))
     found = screen(run.run_dir, run.precommit, type(chain)(**{**vars(chain), "segments": many}))
     assert (found.flagged, len(found.suspicious), len(found.details)) == ("3000", MAX_LISTED, MAX_DETAILED)
     assert len(found.to_bytes()) < 48 << 10

@@ -14,7 +14,7 @@ from simulated_release import Simulation, failed, judge, unchecked
 
 from attest.verdict.report import Report
 from attest.verdict.verify import verify
-from pot.audit.beacon import BeaconRound
+from pot.audit.challenges.beacon import BeaconRound
 from pot.canonical import sha256_hex
 
 BEACON = PrivateBeacon()

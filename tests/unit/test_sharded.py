@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from pot.commitments.sharded import join_entries, joined_digest, rows_of, shard_entries, sharded_digest
 from pot.commitments.state import TensorEntry, tensors_digest
 from pot.errors import LimitExceeded, Malformed
-from pot.recording.file_names import checkpoint_files, component_files, file_count, shard_name
 from pot.recording.state import digests, read_components, write_components
 from pot.recording.transcript import StateFile
+from pot.recording.writing.file_names import checkpoint_files, component_files, file_count, shard_name
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy
 import pytest
 
-from pot.audit.generators import check_generators
+from pot.audit.replaying.generators import check_generators
 from pot.canonical import canonical_bytes
 from pot.errors import Malformed
 from pot.recording.generators import capture_rng

@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pot.audit.tolerance import (
+from pot.audit.replaying.tolerance import (
     CAP,
     Drift,
     Tolerance,
@@ -50,7 +50,7 @@ def test_slices_do_not_change_it(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(1)
     states = [[entry(list(rng.normal(size=101)))] for _ in range(3)]
     whole = relative_distance(*states)
-    monkeypatch.setattr("pot.audit.tolerance._CHUNK", 7)
+    monkeypatch.setattr("pot.audit.replaying.tolerance._CHUNK", 7)
     assert relative_distance(*states) == pytest.approx(whole)
 
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from pot.canonical import canonical_bytes
 from pot.errors import LimitExceeded, Malformed, PotError, UsageError
-from pot.recording.chain import check_chain
+from pot.recording.checking.chain import check_chain
 from pot.recording.transcript import batch_digest, loss_text, previous_digest, read_transcript
 
 
@@ -249,7 +249,7 @@ def test_the_walk_never_raises(finished_run: Any, data: st.DataObject) -> None:
     """Lines left out, doubled, moved and renumbered by huge values give problems, not exceptions."""
     import json
 
-    from pot.recording.chain import check_chain
+    from pot.recording.checking.chain import check_chain
 
     events = [json.loads(line) for line in finished_run.transcript.lines]
     for _ in range(data.draw(st.integers(1, 4))):

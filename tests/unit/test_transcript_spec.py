@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from pot.audit.challenge import Challenge, check_challenge
+from pot.audit.challenges.challenge import Challenge, check_challenge
 from pot.canonical import sha256_hex
 from pot.commitments.seed import run_seed
-from pot.recording.chain import PROBLEMS
+from pot.recording.checking.chain import PROBLEMS
 from pot.recording.precommit import Precommit, SeedNonce
 from pot.recording.transcript import StartEvent, check_chain, read_transcript
 

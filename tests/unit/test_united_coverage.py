@@ -13,7 +13,7 @@ from simulated_release import Simulation, failed
 
 from attest.verdict.coverage import Counted, united
 from attest.verdict.report import Report
-from pot.audit.challenge import detection, detection_after_grinding
+from pot.audit.challenges.challenge import detection, detection_after_grinding
 
 Made = Callable[[dict[str, Any]], list[tuple[str, dict[str, Any]]]]
 

@@ -17,11 +17,11 @@ from pot.commitments.state import tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
 from pot.errors import EnvironmentFailure, UsageError
-from pot.recording import writer
-from pot.recording.chain import check_chain
-from pot.recording.journal import Journal
-from pot.recording.torch_state import TorchState
+from pot.recording.checking.chain import check_chain
+from pot.recording.pytorch.state import TorchState
 from pot.recording.transcript import CheckpointEvent, GapEvent, load_transcript
+from pot.recording.writing import writer
+from pot.recording.writing.journal import Journal
 
 
 @pytest.fixture(autouse=True)

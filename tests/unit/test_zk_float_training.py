@@ -12,7 +12,7 @@ from exact_run import SECRET, ExactRun, digest_points
 from pot import begin, record
 from pot.canonical import sha256_hex
 from pot.errors import Malformed, Refused, UsageError
-from pot.recording.chain import ChainResult
+from pot.recording.checking.chain import ChainResult
 from pot.recording.state import write_components
 from pot.zk.float_training import FloatTrainer
 from pot.zk.runs.rewind import points_of, step_inputs

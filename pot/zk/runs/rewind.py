@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.errors import Refused, UsageError
-from pot.recording.chain import ChainResult
+from pot.recording.checking.chain import ChainResult
 from pot.recording.precommit import Precommit, total_records
 from pot.recording.state import check_files, checkpoint_name
 from pot.recording.transcript import Points, StartEvent, Transcript
@@ -27,7 +27,7 @@ from pot.zk.semantics.exact import run
 from pot.zk.training import read_state
 
 if TYPE_CHECKING:
-    from pot.recording.chain import Segment
+    from pot.recording.checking.chain import Segment
     from pot.zk.semantics.program import Program
 
 __all__ = ["Records", "points_of", "step_inputs"]

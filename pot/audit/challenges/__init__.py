@@ -1,0 +1,1 @@
+"""Which segments are re-executed, who chose them, and what that costs."""

@@ -1,0 +1,1 @@
+"""The committed program repeats a segment, walled in, and what it gave is compared."""

@@ -1,0 +1,1 @@
+"""Cheap checks over all segments, without re-execution."""

@@ -1,0 +1,1 @@
+"""Memorization test, canaries, and the rank tests under them: evidence, never proof."""

@@ -1,0 +1,1 @@
+"""Where batches come from, in the committed order or as a stream yields them."""

@@ -1,0 +1,1 @@
+"""What a transcript's chain says, checked without torch and without data."""

@@ -1,0 +1,1 @@
+"""PyTorch's side of the recorder: state, tensors, rows that processes share."""

@@ -1,0 +1,1 @@
+"""`pot run`: an unmodified script recorded from outside."""

@@ -1,0 +1,1 @@
+"""Beside training: snapshots, digests, files of checkpoints, lines of the transcript."""
