@@ -19,8 +19,9 @@ from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.order import Permutation, batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import json_digest, state_digest
+from pot.recording.config import config_digest
 from pot.recording.environment import environment_sha256
-from pot.recording.precommit import Precommit, config_digest, files_due
+from pot.recording.precommit import Precommit, files_due
 from pot.recording.transcript import ZERO_DIGEST, batch_digest, check_chain, previous_digest, read_transcript
 from pot.recording.writing.file_names import checkpoint_files
 

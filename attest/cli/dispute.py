@@ -54,7 +54,8 @@ def dispute(
     pot audit dispute run --segment 3 --data train.jsonl --code .
     """
     from pot.audit.dispute import dispute as narrow
-    from pot.audit.dispute import load_party, own_dispute
+    from pot.audit.dispute import own_dispute
+    from pot.audit.party import load_party
     from pot.errors import UsageError
 
     if other is None and (segment is None or not data):

@@ -17,29 +17,23 @@ Does not show: who is right where the replays of the two differ by themselves: t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Final, Literal
 
-from pot.audit.audit import load_run
-from pot.audit.replaying.comparison import Components, cut, first_tensor, is_components, result_roots
-from pot.audit.replaying.replay import Produced, Replayer, Request, committed_tensors
+from pot.audit.party import Party, answers
+from pot.audit.replaying.comparison import Components, cut, first_tensor
+from pot.audit.replaying.replay import Request, committed_tensors
 from pot.canonical import Count, Document, Hex32
-from pot.commitments.state import TensorEntry
 from pot.errors import Refused, UsageError
-from pot.recording.checking.chain import ChainResult, Segment
-from pot.recording.precommit import Precommit
-from pot.recording.transcript import CheckpointEvent, StartEvent, StepEvent, Transcript
+from pot.recording.transcript import CheckpointEvent, StepEvent
 
-__all__ = ["ASKED", "Dispute", "Party", "dispute", "first_difference", "load_party", "own_dispute", "spaced"]
+__all__ = ["ASKED", "Dispute", "dispute", "first_difference", "own_dispute", "spaced"]
 
 ASKED: Final = 64
 """Inner states that one replay is asked for: n steps are narrowed to one in log n / log 65 replays of each party."""
 
 _TENSORS: Final = ("model", "optimizer")
-_SLACK: Final = 1 << 20
 _NAME_BYTES: Final = 120
 Holder = Literal["first", "second", "both", "neither", "run", "replay"]
 
@@ -65,40 +59,6 @@ class Dispute(Document):
     digests: Count
     replays: Count
     sentence: str
-
-
-@dataclass(frozen=True)
-class Party:
-    """One account of the run: its checked transcript, and what can replay it (None: the transcript alone is there)."""
-
-    run_dir: Path
-    precommit: Precommit
-    transcript: Transcript
-    chain: ChainResult
-    replayer: Replayer | None = None
-
-    def checkpoints(self) -> list[CheckpointEvent]:
-        """All checkpoints in the order of their steps, those without files too."""
-        found = [] if self.chain.initial is None else [self.chain.initial]
-        for segment in self.chain.segments:
-            found += [*segment.roots, segment.end_state]
-        return found
-
-    def nonce(self) -> str:
-        """The nonce that the transcript begins with."""
-        start = self.transcript.events[0]
-        return start.nonce if isinstance(start, StartEvent) else ""
-
-    def segment(self, step: int) -> Segment:
-        """The segment that ends with `step` or holds it."""
-        return next(segment for segment in self.chain.segments if step <= segment.last)
-
-
-def load_party(run_dir: Path, replayer: Callable[[Precommit, str], Replayer] | None = None) -> Party:
-    """Read one party's run directory; `replayer` makes what replays it. Raises as `load_run` does."""
-    precommit, transcript, chain = load_run(run_dir)
-    party = Party(run_dir, precommit, transcript, chain)
-    return party if replayer is None else replace(party, replayer=replayer(precommit, party.nonce()))
 
 
 def first_difference(first: Sequence[str], second: Sequence[str]) -> tuple[int | None, int]:
@@ -203,14 +163,14 @@ class _Narrowing:
 
     def _initial(self, party: Party) -> Components | None:
         self.replays += 1
-        return _replayer(party).initial(party.chain.initial).initial
+        return party.replays().initial(party.chain.initial).initial
 
     def _ask(self, party: Party, by: int, steps: Sequence[int]) -> dict[int, Components]:
         self.replays += 1
         segment = party.segment(by)
         request = Request(segment.first - 1, by, segment.start_state, [step for step in steps if step != by])
-        with _replayer(party).produced(request) as produced:
-            return _answers(produced, by)
+        with party.replays().produced(request) as produced:
+            return answers(produced, by)
 
     def _compare_states(self, step: int) -> None:
         """The first tensor of the two replayed states after `step`."""
@@ -221,12 +181,12 @@ class _Narrowing:
                 self.replays += 1
                 segment = party.segment(step)
                 request = Request(segment.first - 1, step, segment.start_state)
-                produced.append(stack.enter_context(_replayer(party).produced(request)))
-            ends = [_answers(item, step).get(step, {}) for item in produced]
+                produced.append(stack.enter_context(party.replays().produced(request)))
+            ends = [answers(item, step).get(step, {}) for item in produced]
             names = sorted(ends[0].keys() | ends[1].keys())
             self.component = next((name for name in names if ends[0].get(name) != ends[1].get(name)), self.component)
             for name in _TENSORS:
-                states = [_state(party, item, name, step) for party, item in zip(self.parties, produced, strict=True)]
+                states = [party.replayed(item, name, step) for party, item in zip(self.parties, produced, strict=True)]
                 if states[0] is not None and states[1] is not None:
                     self.tensor = first_tensor(states[0], states[1])
                     if self.tensor is not None:
@@ -272,7 +232,7 @@ def own_dispute(party: Party, number: int) -> Dispute:
     """
     if not 1 <= number <= len(party.chain.segments):
         raise UsageError(f"dispute: there is no segment {number}; the run has {len(party.chain.segments)}")
-    replay = _replayer(party).segment(party.chain.segments[number - 1])
+    replay = party.replays().segment(party.chain.segments[number - 1])
     difference = replay.difference
     common = {
         "version": "pot/dispute/v1",
@@ -301,12 +261,6 @@ def own_dispute(party: Party, number: int) -> Dispute:
     return Dispute.from_value(value, what="dispute")
 
 
-def _replayer(party: Party) -> Replayer:
-    if party.replayer is None:
-        raise UsageError("dispute: this needs the run's files, its data and its code; give --data and --code")
-    return party.replayer
-
-
 def _content(event: StepEvent) -> tuple[object, ...]:
     return event.epoch, event.position, event.records, event.batch_blake3, event.loss, event.points
 
@@ -317,27 +271,3 @@ def spaced(low: int, high: int) -> list[int]:
     if inner <= ASKED:
         return list(range(low + 1, high))
     return sorted({low + (at + 1) * (high - low) // (ASKED + 1) for at in range(ASKED)} - {low, high})
-
-
-def _answers(produced: Produced, by: int) -> dict[int, Components]:
-    """The digests that a program gave for its inner states and for the last one. Raises `Refused` where it failed."""
-    if produced.result is None:
-        raise Refused(
-            f"dispute: a replay ended with exit code {produced.ended.code}:"
-            f" {produced.disagreement or produced.ended.last_words or 'no message'}"
-        )
-    end = produced.result.get("components")
-    found: dict[int, Components] = dict(result_roots(produced.result))
-    if is_components(end):
-        found[by] = end
-    return found
-
-
-def _state(party: Party, produced: Produced, name: str, step: int) -> list[TensorEntry] | None:
-    """The replayed state after `step`, of no more bytes than the sizes of the committed states at hand explain."""
-    events = (party.chain.segments[-1].end_state, party.segment(step).start_state)
-    found = (_replayer(party).tensors(event, name) for event in events)
-    claimed = next((tensors for tensors in found if tensors is not None), None)
-    if claimed is None:  # lost: what a program writes in its place would be as large as it likes
-        return None
-    return produced.tensors(name, 2 * sum(len(entry.data) for entry in claimed) + _SLACK)

@@ -21,17 +21,11 @@ from pot.canonical import parse_canonical, read_file, write_file
 from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
+from pot.recording.config import first_difference, plain_config
 from pot.recording.describe import NONCE_TIMEOUT, Options, describe, seed_source
 from pot.recording.environment import refuse_unrepeatable, replay_obstacles
 from pot.recording.joining import check_layout, differing_processes, introduction
-from pot.recording.precommit import (
-    MAX_PRECOMMIT_BYTES,
-    Parent,
-    Precommit,
-    SeedNonce,
-    first_difference,
-    plain_config,
-)
+from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Parent, Precommit, SeedNonce
 from pot.recording.ranks import Ranks, alone, joined
 from pot.recording.state import checkpoint_name
 from pot.recording.transcript import TRANSCRIPT_FILE, EndEvent, load_transcript

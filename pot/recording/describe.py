@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pot.commitments.order import steps_per_epoch
 from pot.errors import UsageError
+from pot.recording.config import config_digest
 from pot.recording.environment import capture, environment_sha256
-from pot.recording.precommit import Parent, config_digest
+from pot.recording.precommit import Parent
 from pot.recording.program import describe_program
 
 if TYPE_CHECKING:

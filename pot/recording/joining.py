@@ -10,8 +10,9 @@ from pydantic import JsonValue
 from pot.canonical import canonical_bytes, parse
 from pot.errors import Refused
 from pot.recording import replaying
+from pot.recording.config import first_difference
 from pot.recording.environment import capture, differences
-from pot.recording.precommit import Precommit, first_difference
+from pot.recording.precommit import Precommit
 from pot.recording.ranks import Ranks
 
 __all__ = ["check_layout", "differing_processes", "introduction"]

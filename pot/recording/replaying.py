@@ -22,8 +22,9 @@ from typing import Any, Final, NoReturn
 
 from pot.canonical import canonical_bytes, parse_canonical, read_file, write_file
 from pot.errors import Malformed, Refused, UsageError
+from pot.recording.config import first_difference
 from pot.recording.environment import capture
-from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce, first_difference
+from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
 from pot.recording.state import StateSource, capture_rng, restore_rng, write_components
 
 __all__ = [

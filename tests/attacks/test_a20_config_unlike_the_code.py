@@ -9,7 +9,7 @@ import pytest
 
 from pot.canonical import canonical_bytes
 from pot.errors import Malformed
-from pot.recording.precommit import config_digest
+from pot.recording.config import config_digest
 
 
 def test_a_config_edited_under_its_digest_is_refused(recorded: Any) -> None:

@@ -14,7 +14,7 @@ from simulated_release import ZERO, Simulation, failed
 from attest.verdict import run
 from attest.verdict.report import Report
 from pot.commitments.state import state_digest
-from pot.recording.precommit import config_digest
+from pot.recording.config import config_digest
 
 OWN, OTHER = "f0" * 32, "f1" * 32
 

@@ -22,7 +22,8 @@ from attest.trust.keys import generate
 from pot.audit import audit as auditing
 from pot.audit.audit import audit
 from pot.audit.challenges.challenge import new_challenge
-from pot.audit.dispute import dispute, load_party
+from pot.audit.dispute import dispute
+from pot.audit.party import load_party
 from pot.audit.replaying.replay import Replay, Replayer
 from pot.audit.result import AuditResult
 from pot.canonical import canonical_bytes, sha256_hex

@@ -45,7 +45,7 @@ def test_another_circuit_than_the_pre_committed_one_is_denied() -> None:
     """Both are pinned by the policy; the run promised the other one, with another learning rate."""
 
     def other(precommit: dict[str, Any]) -> None:
-        from pot.recording.precommit import config_digest
+        from pot.recording.config import config_digest
 
         precommit["config"]["circuit_sha256"] = "cd" * 32
         precommit["config_blake3"] = config_digest(precommit["config"])

@@ -42,9 +42,9 @@ from pot.commitments.setree import SetTree
 from pot.commitments.setree_verify import key_of
 from pot.commitments.state import entries_from_safetensors, json_digest, state_digest, tensors_digest
 from pot.data.exclude_verify import Exclusion, ExclusionHeader
-from pot.recording.checking.chain import cursor_value
+from pot.recording.config import config_digest
+from pot.recording.cursor import cursor_value
 from pot.recording.environment import environment_sha256
-from pot.recording.precommit import config_digest
 from pot.recording.state import checkpoint_files
 from pot.recording.transcript import batch_digest, previous_digest
 from pot.zk.circuit import Circuit

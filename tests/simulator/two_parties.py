@@ -8,7 +8,7 @@ from pathlib import Path
 
 from recorded_run import RecordedRun, prepare
 
-from pot.audit.dispute import Party, load_party
+from pot.audit.party import Party, load_party
 from pot.audit.replaying.replay import Replayer
 
 FAULT = """

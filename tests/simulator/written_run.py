@@ -13,8 +13,9 @@ from pot.commitments.order import batch_records
 from pot.commitments.seed import run_seed
 from pot.commitments.state import json_digest, state_digest
 from pot.recording.checking.chain import ChainResult, check_chain
+from pot.recording.config import config_digest
 from pot.recording.environment import environment_sha256
-from pot.recording.precommit import Precommit, config_digest, files_due
+from pot.recording.precommit import Precommit, files_due
 from pot.recording.state import checkpoint_files
 from pot.recording.transcript import ZERO_DIGEST, Transcript, batch_digest, previous_digest, read_transcript
 

@@ -14,7 +14,8 @@ from recorded_run import RecordedRun
 from typer.testing import CliRunner
 
 from attest.cli.main import build
-from pot.audit.dispute import Dispute, dispute, first_difference, load_party, own_dispute, spaced
+from pot.audit.dispute import Dispute, dispute, first_difference, own_dispute, spaced
+from pot.audit.party import load_party
 from pot.canonical import canonical_bytes
 from pot.errors import Refused, UsageError
 

@@ -14,8 +14,9 @@ from pot.data.commit import load_committed
 from pot.errors import EnvironmentFailure, Malformed, Refused, UsageError
 from pot.recording import begin as begin_module
 from pot.recording.begin import begin
+from pot.recording.config import first_difference, plain_config
 from pot.recording.environment import differences, environment_sha256, refuse_unrepeatable, variables
-from pot.recording.precommit import Precommit, SeedNonce, first_difference, plain_config
+from pot.recording.precommit import Precommit, SeedNonce
 
 SIZES = {"batch_size": 4, "steps": 10, "checkpoint_every": 5}
 

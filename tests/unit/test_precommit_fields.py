@@ -11,7 +11,7 @@ from written_run import precommit_document
 from pot.canonical import canonical_bytes, sha256_hex
 from pot.commitments.state import json_digest
 from pot.errors import Malformed
-from pot.recording.checking.chain import cursor_digest, cursor_value
+from pot.recording.cursor import cursor_digest, cursor_value
 from pot.recording.precommit import Precommit, SeedNonce, files_due
 from pot.recording.transcript import read_transcript
 

@@ -14,12 +14,12 @@ import operator
 from bisect import bisect_left
 from typing import Final
 
-from pot.canonical import derive
 from pot.commitments.seed import run_seed
-from pot.commitments.state import COMPONENTS, JSON_CONTEXT, state_digest
+from pot.commitments.state import COMPONENTS, state_digest
 from pot.errors import LimitExceeded
 from pot.recording.checking.chain_result import PROBLEMS, ChainResult, Fork, Gap, Problem, Segment
 from pot.recording.checking.expected import MAX_POSITIONS, FixedOrder, StreamOrder, expected_order
+from pot.recording.cursor import cursor_digest
 from pot.recording.precommit import Precommit, files_due, row_processes
 from pot.recording.transcript import (
     ZERO_DIGEST,
@@ -35,24 +35,12 @@ from pot.recording.transcript import (
 )
 from pot.recording.writing.file_names import checkpoint_files, file_count
 
-__all__ = ["PROBLEMS", "REQUIRED_COMPONENTS", "ChainResult", "Fork", "Gap", "Problem", "Segment", "check_chain",
-           "cursor_digest", "cursor_value"]  # fmt: skip
+__all__ = ["PROBLEMS", "REQUIRED_COMPONENTS", "ChainResult", "Fork", "Gap", "Problem", "Segment", "check_chain"]
 
 REQUIRED_COMPONENTS: Final = frozenset({"model", "rng", "cursor"})
 
 _MAX_NAMES: Final = 16  # of files in one problem
 _MAX_PROBLEMS: Final = 100  # a reader needs the first; a hostile file must not make a report of gigabytes
-
-
-def cursor_value(step: int, epoch: int, position: int) -> dict[str, str]:
-    """The `cursor` component after `step` steps: epoch and position of the last batch's first record (0, 0 at 0)."""
-    return {"epoch": str(epoch), "position": str(position), "step": str(step)}
-
-
-def cursor_digest(step: int, epoch: str, position: str) -> str:
-    """The digest of `cursor_value`, whose canonical form is written at once: there may be one for every step."""
-    text = f'{{"epoch":"{epoch}","position":"{position}","step":"{step}"}}'
-    return derive(JSON_CONTEXT, b"cursor", text.encode()).hex()
 
 
 def check_chain(transcript: Transcript, precommit: Precommit, limit: int = MAX_POSITIONS) -> ChainResult:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from pot.canonical import parse_canonical
 from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, Refused
-from pot.recording.precommit import first_difference
+from pot.recording.config import first_difference
 from pot.recording.pytorch.row_files import RowFiles, load_model_rows, state_tensors
 from pot.recording.pytorch.rows import Rows
 from pot.recording.pytorch.tensors import GROUPS_ENTRY, tagged, tensor, untagged

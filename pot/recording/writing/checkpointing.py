@@ -22,7 +22,7 @@ from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.batches.feeding import Feed
 from pot.recording.begin import Begun
-from pot.recording.checking.chain import cursor_value
+from pot.recording.cursor import cursor_value
 from pot.recording.generators import capture_rng
 from pot.recording.precommit import files_due
 from pot.recording.state import (
