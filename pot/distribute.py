@@ -21,7 +21,7 @@ from typing import Any, Final, TypeVar
 
 from pot.errors import EnvironmentFailure, MissingExtra, PotError, UsageError
 
-__all__ = ["MAX_WORKERS", "mapped"]
+__all__ = ["MAX_WORKERS", "check_cluster", "mapped"]
 
 MAX_WORKERS: Final = 256
 _CONNECT_SECONDS: Final = 10.0
@@ -80,15 +80,12 @@ def _end_with(sentinel: int) -> None:
 
 @contextmanager
 def _cluster(address: str) -> Iterator[Any]:
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
-    try:
-        import ray
-    except ImportError:
-        raise MissingExtra("ray", "spreading work over a cluster (--ray)") from None
+    check_cluster(address)
+    import ray
+
     if ray.is_initialized():
         yield ray  # the caller's own session, which it will end
         return
-    _check_reachable(address)
     try:
         ray.init(address=address, log_to_driver=False, configure_logging=False)
     except (ConnectionError, RuntimeError, ValueError, TimeoutError, AssertionError) as error:
@@ -100,8 +97,18 @@ def _cluster(address: str) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _check_reachable(address: str) -> None:
-    """Refuse an address that nobody listens at, where Ray itself would go on trying for minutes."""
+def check_cluster(address: str) -> None:
+    """Refuse an address that nobody listens at, before long work and where Ray would go on trying for minutes.
+
+    Raises `EnvironmentFailure`, and `MissingExtra` where Ray is not installed.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is reported to anybody
+    try:
+        import ray
+    except ImportError:
+        raise MissingExtra("ray", "spreading work over a cluster (--ray)") from None
+    if ray.is_initialized():
+        return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host:  # "auto", "local": not an address of the network
         return

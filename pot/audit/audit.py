@@ -28,6 +28,7 @@ from pot.audit.salted import InnerDigests, inner_step, new_inner_digests, usable
 from pot.audit.screening.checks import Screening, screen
 from pot.audit.statistics.hints import Hint
 from pot.canonical import Document, read_file
+from pot.distribute import check_cluster
 from pot.errors import Refused, UsageError
 from pot.recording.begin import PRECOMMIT_FILE
 from pot.recording.checking.chain import ChainResult, Segment, check_chain
@@ -95,6 +96,8 @@ def audit(
 
     Raises `Refused` for a run, challenge or hint that does not hold, `UsageError`, `EnvironmentFailure`.
     """
+    if ray is not None:
+        check_cluster(ray)
     precommit, transcript, chain = load_run(run_dir)
     names, sizes = (precommit.sha256(), transcript.sha256()), (len(chain.segments), int(precommit.steps))
     check_challenge(challenge, *names, *sizes, beacon_chain)

@@ -35,5 +35,10 @@ def test_no_cluster_is_one_sentence(finished_run: Any) -> None:
     challenge = new_challenge(
         finished_run.precommit.sha256(), finished_run.transcript.sha256(), 6, forged="0.5", nonce="03" * 32
     )
+    done: list[tuple[str, int, int]] = []
     with pytest.raises(EnvironmentFailure, match=r"Ray cluster 127\.0\.0\.1:1: cannot be reached"):
-        audit(finished_run.run_dir, challenge, [finished_run.folder], finished_run.folder, ray="127.0.0.1:1")
+        audit(
+            finished_run.run_dir, challenge, [finished_run.folder], finished_run.folder, ray="127.0.0.1:1",
+            progress=lambda *words: done.append(words),
+        )  # fmt: skip
+    assert done == []  # found out before any data is read or segment screened
