@@ -39,7 +39,7 @@ def is_program(tree: ast.Module) -> bool:
 
 def test_programs_are_few() -> None:
     programs = [dotted(path) for path in MODULES if is_program(ast.parse(path.read_bytes()))]
-    started_by_us = ["pot.recording.scripts.attach", "pot.recording.launch", "pot.zk.engine_child"]
+    started_by_us = ["pot.recording.launch", "pot.recording.scripts.attach", "pot.zk.engine_child"]
     assert programs == ["attest.cli.__main__", "attest.schemas", *started_by_us]
     script = "import pot.zk.engine, pot.zk.prover, pot.zk.verifier"
     assert "pot.zk.engine_child" not in imported(script)
