@@ -123,9 +123,9 @@ def _ends(
     kept: Path | None,
 ) -> dict[str, str]:  # fmt: skip
     """Openings of the first and the last state."""
-    from pot.zk.circuits.packing import state_vectors
+    from pot.zk.opened_state import check_fresh, state_of
     from pot.zk.opening import open_state
-    from pot.zk.opening_verify import check_fresh, given_blinds, state_of
+    from pot.zk.opening_verify import given_blinds
     from pot.zk.runs.rewind import points_of
 
     found: dict[str, str] = {}
@@ -143,10 +143,11 @@ def _ends(
         )
         found[f"{name}_opening_sha256"] = draft.add(opening.to_bytes())
         held = [] if rest is None else entries_from_safetensors(rest)
-        state = state_of(kit.program, entries_from_safetensors(model), held)
+        tensors = entries_from_safetensors(model)
+        state = state_of(kit.step, tensors, held, semantics=run[0].semantics, start=number == 0)
         if number == 0:
-            check_fresh(kit.program, state)
-        vectors = state_vectors(kit.program, kit.layout, state, given_blinds(opening), start=number == 0)
+            check_fresh(kit.step, state)
+        vectors = kit.family.state_vectors(kit.layout, state, given_blinds(opening), number == 0)
         points = points_of(run[2], max(number, 1))
         made.append((f"the {name} state", points.before if number == 0 else points.after, vectors))
     _check_points(kit, made)
@@ -170,23 +171,22 @@ def _check_points(kit: VerifyingKit, opened: Sequence[tuple[str, str, list[Vecto
 
 def _rest(kit: VerifyingKit, run_dir: Path, number: int, kept: Path | None) -> bytes | None:
     """Safetensors bytes of the state's tensors that are no weights; None where the program has none."""
-    import numpy as np
-
     from pot.zk.runs.kept import read_kept
-    from pot.zk.training import integer_safetensors, read_state, weights_of
+    from pot.zk.semantics.program import Program, is_remembered
+    from pot.zk.training import integer_safetensors, read_state
 
-    names = {str(kit.program.nodes[index].name): np.zeros(0, np.int64) for index in kit.program.states}
-    others = names.keys() - weights_of(kit.program, names).keys()
+    names = kit.family.state_tensors
+    others = [name for name in names if is_remembered(name, names)]
     if not others:
         return None
     if kept is not None:
         state = read_kept(kept, number)
-    elif any(item.slack for item in kit.program.next):
+    elif not isinstance(kit.step, Program) or any(item.slack for item in kit.step.next):
         raise UsageError(
             "certify: the state holds more than weights; give the folder that the trainer kept with --kept"
         )
     else:
-        state = read_state(kit.program, run_dir / checkpoint_name(number))
+        state = read_state(kit.step, run_dir / checkpoint_name(number))
     return integer_safetensors({name: state[name] for name in sorted(others)})
 
 
@@ -228,7 +228,7 @@ def _check_absent(
     inside = set(split_digests(draft.objects[digests]))
     data = _commitments(draft, run[0])
     for commitment in data:
-        unseen_fields(kit.program, commitment, x)
+        unseen_fields(kit.step, commitment, x)
     for opening in openings:
         records = records_of(opening)
         places = record_digests(data, _indices(run, int(opening.step)), records, opening)
@@ -256,11 +256,9 @@ def _open_batches(
     kit: VerifyingKit, run: Run, secret: bytes, proven: Sequence[int], records: Sequence[Path], draft: Draft
 ) -> list[BatchOpening]:
     from pot.data.readers import RecordDataset
-    from pot.zk.circuits.packing import batch_vectors
     from pot.zk.opening import CommittedRecords, open_batch
     from pot.zk.opening_verify import given_blinds, records_of
     from pot.zk.runs.rewind import points_of
-    from pot.zk.semantics.batches import batch_arrays
 
     data = _commitments(draft, run[0])
     if len(records) != len(data):
@@ -284,8 +282,8 @@ def _open_batches(
     ]
     made = []
     for number, opening in zip(proven, openings, strict=True):
-        arrays = batch_arrays(kit.program, records_of(opening))
-        vectors = batch_vectors(kit.program, kit.layout, arrays, given_blinds(opening))
+        arrays = kit.family.batch_arrays(records_of(opening))
+        vectors = kit.family.batch_vectors(kit.layout, arrays, given_blinds(opening))
         made.append((f"the batch of step {number}", points_of(run[2], number).batch, vectors))
     _check_points(kit, made)
     return openings

@@ -22,6 +22,7 @@ from attest.certify import sign_statement
 from attest.statement import Statement
 from attest.trust.keys import PrivateKey
 from pot.canonical import canonical_bytes, sha256_hex, write_file
+from pot.commitments.model import model_digest, model_files, names_digest
 from pot.data.readers import RecordDataset
 from pot.zk.kit import ProvingKit
 
@@ -180,6 +181,17 @@ class Forger:
         data = bytearray((self.folder / WEIGHTS_FILE).read_bytes())
         data[-1] ^= 1
         write_file(self.folder / WEIGHTS_FILE, bytes(data))
+
+    def release(self, data: bytes) -> None:
+        """Other weights, with file list, subject and operation as if they had been certified."""
+        predicate, old = self._statement["predicate"], sha256_hex((self.folder / WEIGHTS_FILE).read_bytes())
+        write_file(self.folder / WEIGHTS_FILE, data)
+        files = model_files(self.folder)
+        predicate["model"] |= {"files": [file.model_dump() for file in files], "names_blake3": names_digest(files)}
+        self._statement["subject"][0]["digest"]["sha256"] = model_digest(files)
+        for operation in predicate["operations"]:
+            if operation["output_sha256"] == old:
+                operation["output_sha256"] = sha256_hex(data)
 
     def sign_again(self) -> None:
         """Put the changed certificate in the place of the honest one, with the developer's good signature."""

@@ -29,6 +29,7 @@ from zk_finetune import (
     STEPS,
     TEST,
     certify,
+    gather,
     make_circuit,
     prepare,
     pretrain,
@@ -89,9 +90,10 @@ def main() -> None:
     read = clean[: chosen.steps * BATCH]  # each of them once
     if chosen.bend:
         read[0] = x[0]
-    prepare(story, chosen.steps, read, records[:PARENT])
-    commit_x(story, "x", x)
+    prepare(story, records[:PARENT])
     pretrain(story)
+    gather(story, read)
+    commit_x(story, "x", x)
     make_circuit(story)
     train_and_prove(story, chosen.steps)
     model = "release"

@@ -1,11 +1,15 @@
 """A fine-tune of which every step is proven: from the parent's released weights to the released file, without data.
 
-    python zk_finetune.py [--out FOLDER] [--steps N] [--bend weights|step|batch|claim]
+    python zk_finetune.py [--out FOLDER] [--steps N] [--frozen state|circuit|records] [--bend frozen|weights|step|...]
 
 A network for scikit-learn's digits is trained in float32 on images of 0 to 7 and released. Its last layer is then
 fine-tuned on images of all ten digits, in exact integers, and each step is proven in zero knowledge. The step is an
-ordinary PyTorch module and loss; `pot.zk.lower` makes a program of integers of it. The frozen layer is part of the
-state: the proofs show that it is the parent's, that the step computes with it, and that it stays as it is.
+ordinary PyTorch module and loss; `pot.zk.lower` makes a program of integers of it. Where the frozen layer is:
+
+- `state`: the proofs show that it is the parent's, that the step computes with it, and that it stays as it is;
+- `circuit`: its numbers are constants of the circuit that the verifier made; the release holds it as the parent's does;
+- `records`: it stands in front of the step, and the committed records hold its features beside the images. The recorded
+  program makes them again, so that a replay sees a false one; the step proofs begin at the features.
 
 The verifier makes circuit and reference string, trusts the developer's key for nothing but its name, and needs neither
 data nor auditor. With `--bend` one thing of the release is changed afterwards, and the same verification ends in DENY
@@ -27,6 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save
 from torch import nn, optim
 from torch.nn.functional import cross_entropy
 from zk_common import (
@@ -53,15 +58,18 @@ from pot.zk.kit import commit_points, open_kit
 from pot.zk.lower import step_program
 from pot.zk.semantics.batches import batch_arrays
 from pot.zk.trace import Field
-from pot.zk.training import ExactTrainer, float_safetensors, weights_from_float, weights_of
+from pot.zk.training import ExactTrainer, from_release
 
 STEPS = 50
 BATCH = 8
 RATE = 2.0
 FIELDS = {"image": Field("unsigned", (8, 8), bits=4, width=5), "label": Field("marks", (10,))}
+FEATURES = {"features": Field("unsigned", (32,), bits=5, width=9), "label": Field("marks", (10,))}
+HEAD = ("2.weight", "2.bias")
+FROZEN = ("state", "circuit", "records")
 KNOWN = 8  # the parent sees the digits 0 to 7 only
 TEST = 300
-BENDS = ("weights", "step", "batch", "claim")
+BENDS = ("frozen", "weights", "step", "batch", "claim")
 PROGRAMS = ("zk_finetune.py", "zk_common.py", "train_digits.py")
 
 POLICY = """\
@@ -88,19 +96,36 @@ def build_model() -> nn.Sequential:
 
 def loss(model: Any, batch: dict[str, Any]) -> Any:
     """Cross-entropy; no gradient reaches the first layer."""
-    features = model[1](model[0](batch["image"].flatten(1))).detach()
-    return cross_entropy(model[2](features), batch["label"])
+    known = batch["features"] if "features" in batch else model[1](model[0](batch["image"].flatten(1))).detach()
+    return cross_entropy(model[2](known), batch["label"])
 
 
-def prepare(story: Story, steps: int, tune: list[dict[str, Any]], old: list[dict[str, Any]]) -> None:
-    """Keys, records and commitments; whole records are committed, so that every field is bound."""
+def features(model: nn.Sequential, record: dict[str, Any]) -> list[int]:
+    """What the frozen layer makes of an image, as integers / 2^5; in float64, so that no machine rounds otherwise."""
+    image = torch.tensor(record["image"], dtype=torch.float64).flatten() / 16
+    hidden = torch.relu(model[0].weight.double() @ image + model[0].bias.double()).mul(1 << 5).round()
+    return [min(int(value), (1 << 9) - 1) for value in hidden.tolist()]
+
+
+def seen(model: nn.Sequential, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Records with their features."""
+    return [{**record, "features": features(model, record)} for record in records]
+
+
+def prepare(story: Story, old: list[dict[str, Any]]) -> None:
+    """Keys and the parent's records; whole records are committed, so that every field is bound."""
     write_records(story.path("test.jsonl"), digits()[-TEST:])
     write_records(story.path("old.jsonl"), [item for item in old if item["label"] < KNOWN])
-    write_records(story.path("tune.jsonl"), tune[: steps * BATCH])
     write_file(story.path("secret.key"), secrets.token_bytes(32), mode=0o600)
     story.run("pot keygen developer.pem")
-    for name in ("old", "tune"):
-        story.run(f"pot data commit {name}.jsonl --view json/1 --out {name}.json")
+    story.run("pot data commit old.jsonl --view json/1 --out old.json")
+
+
+def gather(story: Story, records: list[dict[str, Any]], frozen: str = FROZEN[0]) -> None:
+    """The records to fine-tune on, committed, with the features that the frozen layer makes of them if it is apart."""
+    model = load(build_model(), story.path("parent/model.safetensors"))
+    write_records(story.path("tune.jsonl"), seen(model, records) if frozen == "records" else records)
+    story.run("pot data commit tune.jsonl --view json/1 --out tune.json")
 
 
 def pretrain(story: Story) -> None:
@@ -111,13 +136,18 @@ def pretrain(story: Story) -> None:
     write_file(story.path("parent.json"), made.encode())
 
 
-def make_circuit(story: Story) -> None:
+def make_circuit(story: Story, frozen: str = FROZEN[0]) -> None:
     """The developer lowers the step; the verifier makes its circuit, under a reference string of his own."""
     model = load(build_model(), story.path("parent/model.safetensors"))
     examples = [*read_records(story.path("tune.jsonl")), *digits()[: STEPS * BATCH]][: STEPS * BATCH]
+    if frozen == "records":
+        examples = seen(model, examples)
     sgd = optim.SGD(model.parameters(), lr=RATE)
     label = f"last layer of 64-32-10, cross-entropy, SGD {RATE}, batch {BATCH}"
-    program = step_program(model, loss, sgd, FIELDS, examples, batch=BATCH, limb_bits=10, label=label)
+    fields, trained = (FEATURES if frozen == "records" else FIELDS), (None if frozen == "state" else HEAD)
+    program = step_program(
+        model, loss, sgd, fields, examples, batch=BATCH, limb_bits=10, label=label, trainable=trained
+    )
     write_file(story.path("program.json"), program.to_bytes())
     write_file(story.path("kit.json"), story.run("pot zk setup --program program.json --out kit --json").encode())
 
@@ -152,16 +182,18 @@ def fine_tune(folder: Path, steps: int) -> None:
     )
     torch.manual_seed(begun.torch_seed("init"))
     released = (folder / "parent/model.safetensors").read_bytes()
-    start = weights_from_float(program, released, what="the parent's weights")
+    start, frozen = from_release(program, released, what="the parent's weights")
     make_points = partial(commit_points, kit.verifying, engine=EzklEngine())
-    trainer = ExactTrainer(program, start, secret=secret, make_points=make_points)
+    trainer = ExactTrainer(program, start, frozen=frozen, secret=secret, make_points=make_points)
+    model = load(build_model(), folder / "parent/model.safetensors")
     data = RecordDataset(folder / "tune.jsonl")
     with record(begun, state=trainer, data=data) as run:
         for records in run.batches(data):
+            if any("features" in item and item["features"] != features(model, item) for item in records):
+                sys.exit(f"step {run.done + 1}: a record's features are not what the frozen layer makes of its image")
             trainer.step(run.done + 1, batch_arrays(program, records))
             run.step()
-    weights = float_safetensors(weights_of(program, trainer.state))
-    write_file(folder / "release/model.safetensors", weights)
+    write_file(folder / "release/model.safetensors", trainer.released())
 
 
 def train_and_prove(story: Story, steps: int) -> None:
@@ -183,6 +215,12 @@ def bend(story: Story, model: str, what: str) -> str:
     one, other = claim["steps"][0], claim["steps"][-1]
     if what == "weights":
         forger.weight()
+        return forger.folder.name
+    if what == "frozen":
+        held = load_file(str(forger.folder / "model.safetensors"))
+        held["0.bias"][0] += 0.5
+        forger.release(save(held))
+        forger.sign_again()
         return forger.folder.name
     if what == "step":
         one["proof_sha256"] = forger.bend_object(one["proof_sha256"], _other_byte)
@@ -221,6 +259,7 @@ def main() -> None:
     options = argparse.ArgumentParser(description="Fine-tune digits with every step proven; certify; verify.")
     options.add_argument("--out", default="zk-finetune", help="folder to make; with --bend it may be a finished one")
     options.add_argument("--steps", type=int, default=STEPS, help="steps to fine-tune and prove")
+    options.add_argument("--frozen", choices=FROZEN, default=FROZEN[0], help="where the layer is that is not trained")
     options.add_argument("--bend", choices=BENDS, help="change one thing of the release, then verify it")
     options.add_argument("--train", action="store_true", help="only fine-tune, in the folder where all else is ready")
     chosen = options.parse_args()
@@ -232,9 +271,10 @@ def main() -> None:
     story = Story(Path(chosen.out).resolve() if finished else new_folder(chosen.out, PROGRAMS))
     if not finished:
         records = digits()
-        prepare(story, chosen.steps, records[750:-TEST], records[:750])
+        prepare(story, records[:750])
         pretrain(story)
-        make_circuit(story)
+        gather(story, records[750:-TEST][: chosen.steps * BATCH], chosen.frozen)
+        make_circuit(story, chosen.frozen)
         train_and_prove(story, chosen.steps)
         certify(story)
         write_policy(story)

@@ -41,7 +41,9 @@ def prove(
     out: Annotated[Path, typer.Option("--out", help="Folder for the step proofs, one file a step.")],
     challenge: Annotated[Path | None, typer.Option("--challenge", help="A challenge of unit step.")] = None,
     steps: Annotated[str | None, typer.Option("--steps", help="Steps instead of a challenge: 3,7,10-12.")] = None,
-    kept: Annotated[Path | None, typer.Option("--kept", help="Folder of the states that a float run kept.")] = None,
+    kept: Annotated[
+        Path | None, typer.Option("--kept", help="Folder of the states that a run in floats kept; family auto too.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what it would cost.")] = False,
     workers: Annotated[
         int | None,
@@ -80,7 +82,7 @@ def prove(
     from pot.canonical import read_file
     from pot.data.readers import RecordDataset
     from pot.errors import UsageError
-    from pot.zk.cost import limits_of, proofs_at_once
+    from pot.zk.cost import kit_cost, limits_of, proofs_at_once
     from pot.zk.engine import EzklEngine
     from pot.zk.runs.rewind import points_of, step_inputs
     from pot.zk.runs.segment import SECRET_BYTES, StepInputs
@@ -90,14 +92,14 @@ def prove(
         raise UsageError("give --workers or --ray, one of them")
     key = read_file(secret, limit=SECRET_BYTES)
     _check_secret(precommit.secret_sha256, key, secret)
-    cost = _cost(opened)
+    cost = kit_cost(opened.verifying)
     engine = EzklEngine(limits_of(cost))
     _check_version(engine, opened)
     missing = _unproven(out, numbers, precommit.sha256(), opened, chain, engine)
     records = RecordDataset(data)
 
     def inputs() -> Iterator[StepInputs]:
-        return step_inputs(run, precommit, transcript, chain, opened.program, missing, records, kept=kept)
+        return step_inputs(run, precommit, transcript, chain, opened.verifying.step, missing, records, kept=kept)
 
     def points(number: int) -> Points:
         return points_of(chain, number)
@@ -175,14 +177,6 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _cost(kit: ProvingKit) -> Cost:
-    """Of a step: all CPU time, and the memory of its largest part."""
-    from pot.zk.circuits.proof_cost import total_cost
-
-    circuit = kit.circuit
-    return total_cost(circuit.logrows, circuit.columns, [len(part.inputs) for part in circuit.parts])
-
-
 def _warn(cost: Cost, at_once: int) -> None:
     from pot.zk.cost import available_bytes
 
@@ -195,10 +189,10 @@ def _warn(cost: Cost, at_once: int) -> None:
 
 
 def _print_cost(kit: ProvingKit, count: int, as_json: bool) -> None:
-    from pot.zk.cost import available_bytes, cores, proofs_at_once, shape_cost
+    from pot.zk.cost import available_bytes, cores, kit_cost, kit_rows, proofs_at_once
 
     circuit = kit.circuit
-    rows, cost = shape_cost(kit.program, circuit.shape)
+    rows, cost = kit_rows(kit.verifying), kit_cost(kit.verifying)
     at_once = proofs_at_once(cost, count * len(rows))
     value: dict[str, Any] = {
         "steps": count,

@@ -1,22 +1,27 @@
-"""`pot zk`: circuits and reference strings of step proofs: making them, rebuilding them, saying what they are.
+"""`pot zk`: circuits of step proofs: making them, rebuilding them, saying what they are.
 
 Shows / does not show: see `pot.zk.kit` and `pot.zk.srs`.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs, refuse_existing
+from attest.cli.outputs import check_outputs
 from attest.cli.terminal import counted, say, show
+from attest.cli.zk_srs import rows_of, srs_app
+from attest.cli.zk_words import described, words
 
 if TYPE_CHECKING:
+    from pot.zk.auto_program import AutoStep
     from pot.zk.circuit import Circuit
-    from pot.zk.semantics.program import Node, Program
+    from pot.zk.circuits.parts import Shape
+    from pot.zk.circuits.proof_cost import Cost
+    from pot.zk.engine import Engine
+    from pot.zk.semantics.program import Program
 
 __all__ = ["app", "register"]
 
@@ -26,23 +31,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Circuits and reference strings of step proofs.\n\nExample: pot zk setup --out kit",
 )
-srs_app = typer.Typer(
-    name="srs",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    help="Structured reference strings.\n\nExample: pot zk srs new --logrows 13 --out srs",
-)
 app.add_typer(srs_app, name="srs")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Logrows = Annotated[int | None, typer.Option("--logrows", min=9, max=20, help="Rows of the circuit, 2^K.")]
 
-_CEREMONY: Final = "class public-ceremony: sound unless all of its contributors conspired"
-_OTHER: Final = (
-    "class verifier for you if you made it where no prover could look, else insecure-local: whoever knows its secret"
-    " can prove anything under it"
-)
-_INPUTS: Final = ("state", "batch", "constant")
+_AUTO: Final = "pot/auto-program/v1"
 
 
 def register(main: typer.Typer) -> None:
@@ -54,6 +48,9 @@ def register(main: typer.Typer) -> None:
 def setup(
     out: Annotated[Path, typer.Option("--out", help="Folder for the kit; it must not exist.")],
     program: Annotated[Path | None, typer.Option("--program", help="The step's program, as a script wrote it.")] = None,
+    graph: Annotated[
+        Path | None, typer.Option("--graph", help="A program of family auto: its ONNX, as the script wrote it.")
+    ] = None,
     rate_shift: Annotated[
         int | None, typer.Option("--rate-shift", min=0, max=16, help="Without --program: learning rate 2^-N.")
     ] = None,
@@ -74,13 +71,14 @@ def setup(
     pot zk setup --out kit
 
     pot zk setup --program program.json --srs srs --out kit
+
+    pot zk setup --program program.json --graph step.onnx --out kit
     """
     import shutil
 
     from pot.canonical import read_file
     from pot.errors import UsageError
-    from pot.zk.circuits.parts import choose_shape
-    from pot.zk.cost import limits_of, shape_cost
+    from pot.zk.cost import limits_of
     from pot.zk.engine import EzklEngine
     from pot.zk.kit import build_kit
     from pot.zk.semantics.digits import digits_program
@@ -88,15 +86,19 @@ def setup(
 
     if out.exists() or out.is_symlink():
         raise UsageError(f"{out}: exists already; name a new folder")
+    if graph is not None and program is None:
+        raise UsageError("--graph belongs to a program of family auto: give its --program too")
     if program is not None and rate_shift is not None:
         raise UsageError("give --program or --rate-shift, one of them: a program holds its learning rate")
     check_outputs([out], folder=True)
-    step = digits_program(rate_shift=4 if rate_shift is None else rate_shift) if program is None else _program(program)
+    if program is None:
+        step: Program | AutoStep = digits_program(rate_shift=4 if rate_shift is None else rate_shift)
+    else:
+        step = _step(program, graph)
     reference = None if srs is None else read_file(srs, limit=MAX_SRS_BYTES)
     if srs is not None and reference is not None:
-        logrows = _rows_of(srs, reference, logrows)
-    shape = choose_shape(step, logrows, columns)
-    rows, cost = shape_cost(step, shape)
+        logrows = rows_of(srs, reference, logrows)
+    shape, rows, cost = _shape(step, logrows, columns, EzklEngine())
     engine = EzklEngine(limits_of(cost))
     say(
         f"{counted(len(rows), 'part')} of 2^{shape.logrows} rows and {shape.columns} columns: about"
@@ -112,7 +114,7 @@ def setup(
         raise
     value = _digests(kit.circuit)
     show(as_json, value, [
-        f"{out}: {step.label}", f"  parameters {step.parameters:,}, {counted(len(rows), 'proof')} a step",
+        f"{out}: {kit.circuit.label}", f"  parameters {kit.circuit.parameters:,}, {counted(len(rows), 'proof')} a step",
         f"  circuit  {value['circuit_sha256']}", f"  program  {value['program_sha256']}",
         f"  srs      {value['srs_sha256']}",
     ])  # fmt: skip
@@ -132,23 +134,27 @@ def show_what(
     pot zk show program.json
     """
     from pot.zk.circuits.parts import choose_shape
-    from pot.zk.cost import shape_cost
+    from pot.zk.cost import kit_cost, kit_rows, shape_cost
     from pot.zk.kit import open_kit
 
-    kit = open_kit(what) if what.is_dir() else None
-    program = kit.program if kit is not None else _program(what)
-    shape = kit.circuit.shape if kit is not None else choose_shape(program)
-    rows, cost = shape_cost(program, shape)
+    if what.is_dir():
+        kit = open_kit(what)
+        shape, step, graph = kit.circuit.shape, kit.verifying.step, kit.verifying.onnx
+        rows, cost, digests = kit_rows(kit.verifying), kit_cost(kit.verifying), _digests(kit.circuit)
+    else:
+        program, graph = _program(what), b""
+        shape, step, digests = choose_shape(program), program, {"program_sha256": program.sha256()}
+        rows, cost = shape_cost(program, shape)
     value: dict[str, Any] = {
-        **_described(program),
+        **described(step, graph),
         "logrows": shape.logrows,
         "columns": shape.columns,
         "rows": rows,
         "cpu_seconds": round(cost.seconds, 1),
         "gigabytes": round(cost.bytes / 1e9, 2),
-        **({"program_sha256": program.sha256()} if kit is None else _digests(kit.circuit)),
+        **digests,
     }
-    show(as_json, value, _words(program, value))
+    show(as_json, value, words(value))
 
 
 @app.command("rebuild-vk")
@@ -170,72 +176,49 @@ def rebuild_vk(
     show(as_json, value, [f"{kit}: {keys} of its program: circuit {value['circuit_sha256']}"])
 
 
-@srs_app.command("new")
-def srs_new(
-    logrows: Annotated[int, typer.Option("--logrows", min=9, max=20, help="For circuits of 2^K rows.")],
-    out: Annotated[Path, typer.Option("--out", help="The file to write, 128 * 2^K bytes; it must not exist.")],
-    as_json: Json = False,
-) -> None:
-    """Make a reference string whose secret only this process knew: class verifier, for whoever runs it.
-
-    Run it as the verifier, where no prover can read memory. Any kit of these rows can be built on the file.
-
-    Example: pot zk srs new --logrows 13 --out srs
-    """
-    from pot.canonical import sha256_hex, write_file
-    from pot.zk.engine import EzklEngine
-    from pot.zk.srs import make_srs
-
-    refuse_existing([out], "kits may have been made with it")
-    check_outputs([out])
-    say(f"making an SRS for 2^{logrows} rows")
-    made = make_srs(EzklEngine(), logrows)
-    write_file(out, made)
-    value = {"class": "verifier", "logrows": logrows, "sha256": sha256_hex(made)}
-    show(as_json, value, [
-        f"{out}: SRS for circuits of 2^{logrows} rows", f"  sha256   {value['sha256']}", "  class    verifier",
-        "its secret was in this machine's memory and is gone: sound against every prover who could not look there",
-        "give provers the file; put its digest and class into your policy (zk.srs)",
-    ])  # fmt: skip
-
-
-@srs_app.command("show")
-def srs_show(file: Annotated[Path, typer.Argument(metavar="FILE", help="An SRS file.")], as_json: Json = False) -> None:
-    """Say for how many rows a reference string is, its digest, and what it is worth.
-
-    Example: pot zk srs show srs
-    """
-    from pot.canonical import read_file, sha256_hex
-    from pot.zk.srs import MAX_SRS_BYTES, classify
-
-    data = read_file(file, limit=MAX_SRS_BYTES)
-    rows, digest = _rows_of(file, data, None), sha256_hex(data)
-    known = classify(digest, {}) == "public-ceremony"
-    value = {"class": "public-ceremony" if known else None, "logrows": rows, "sha256": digest}
-    worth = _CEREMONY if known else _OTHER
-    show(as_json, value, [f"{file}: SRS for circuits of 2^{rows} rows", f"  sha256   {digest}", f"  worth    {worth}"])
-
-
 def _program(path: Path) -> Program:
-    from pot.canonical import read_file
+    """A program of exact integers."""
+    from pot.canonical import parse, read_file
+    from pot.errors import UsageError
     from pot.zk.kit import MAX_PROGRAM_BYTES
     from pot.zk.semantics.program import Program
 
-    return Program.from_bytes(read_file(path, limit=MAX_PROGRAM_BYTES), what=str(path))
+    data = read_file(path, limit=MAX_PROGRAM_BYTES)
+    value = parse(data, what=str(path), limit=MAX_PROGRAM_BYTES)
+    if isinstance(value, dict) and value.get("version") == _AUTO:
+        raise UsageError(f"{path}: is of family auto, whose step is a graph: make its kit, with --graph step.onnx")
+    return Program.from_bytes(data, what=str(path))
 
 
-def _rows_of(path: Path, data: bytes, wanted: int | None) -> int:
-    """k of an SRS file. Raises `Malformed`, and `UsageError` where other rows are wanted."""
-    from pot.errors import Malformed, UsageError
-    from pot.zk.srs import srs_logrows
+def _step(path: Path, graph: Path | None) -> Program | AutoStep:
+    """The step of a program's document; of family auto where its graph is given."""
+    if graph is None:
+        return _program(path)
+    from pot.canonical import read_file
+    from pot.zk.auto_program import AutoProgram, AutoStep
+    from pot.zk.kit import MAX_GRAPH_BYTES, MAX_PROGRAM_BYTES
 
-    try:
-        rows = srs_logrows(data)
-    except Malformed as error:
-        raise Malformed(f"{path}: {error}") from None
-    if wanted not in (None, rows):
-        raise UsageError(f"{path}: made for 2^{rows} rows, --logrows asks for 2^{wanted}")
-    return rows
+    program = AutoProgram.from_bytes(read_file(path, limit=MAX_PROGRAM_BYTES), what=str(path))
+    return AutoStep(program, read_file(graph, limit=MAX_GRAPH_BYTES))
+
+
+def _shape(
+    step: Program | AutoStep, logrows: int | None, columns: int | None, engine: Engine
+) -> tuple[Shape, list[int], Cost]:
+    """Rows and columns of a circuit to be made, the rows that its parts take, and what a step costs."""
+    from pot.zk.auto_cost import auto_cost
+    from pot.zk.auto_family import AutoFamily
+    from pot.zk.auto_program import AutoStep
+    from pot.zk.circuits.parts import choose_shape
+    from pot.zk.cost import shape_cost
+
+    if not isinstance(step, AutoStep):
+        chosen = choose_shape(step, logrows, columns)
+        return chosen, *shape_cost(step, chosen)
+    family = AutoFamily(step.program, step.onnx)
+    shape = family.shape(logrows or family.least_logrows(columns, engine), columns, engine)
+    rows = family.rows(shape, engine)
+    return shape, [rows], auto_cost(shape.logrows, shape.columns, rows)
 
 
 def _digests(circuit: Circuit) -> dict[str, Any]:
@@ -247,55 +230,3 @@ def _digests(circuit: Circuit) -> dict[str, Any]:
         "proof_bytes": [int(part.proof_bytes) for part in circuit.parts],
         "parameters": circuit.parameters,
     }
-
-
-def _described(program: Program) -> dict[str, Any]:
-    nodes = program.nodes
-    rounded = [node for node in nodes if node.limbs is not None]
-    return {
-        "label": program.label,
-        "batch": program.batch,
-        "parameters": program.parameters,
-        "max_steps": program.max_steps,
-        "state": [_tensor(nodes[index]) for index in program.states],
-        "fields": [_tensor(nodes[index]) for index in program.batches],
-        "operations": dict(sorted(Counter(node.op for node in nodes if node.op not in _INPUTS).items())),
-        "rounded_tensors": len(rounded),
-        "rounded_values": sum(node.size for node in rounded),
-        "slack": max(item.slack for item in program.next),
-    }
-
-
-def _tensor(node: Node) -> dict[str, Any]:
-    return {"name": node.name, "shape": node.shape, "bits": node.bits, "width": node.width, "kind": node.kind}
-
-
-def _words(program: Program, value: dict[str, Any]) -> list[str]:
-    lines = [value["label"] or "a step without a name"]
-    lines += [f"  state    {_said(tensor)}" for tensor in value["state"]]
-    lines += [f"  field    {_said(tensor)}" for tensor in value["fields"]]
-    lines.append("  computes " + ", ".join(f"{count} {op}" for op, count in value["operations"].items()))
-    lines.append(f"  rounds   {counted(value['rounded_tensors'], 'tensor')}, {value['rounded_values']:,} values")
-    slack = value["slack"]
-    exact = "is the exact step" if not slack else f"lies within 2^{slack} units of the exact step"
-    lines.append(f"  proves   that the next state {exact}; at most {program.max_steps:,} steps of a run")
-    rows = ", ".join(f"{rows:,}" for rows in value["rows"])
-    lines.append(
-        f"  circuit  {counted(len(value['rows']), 'part')}: {rows} of 2^{value['logrows']} rows,"
-        f" {value['columns']} columns"
-    )
-    sizes = value.get("proof_bytes")
-    lines.append(
-        f"  proof    about {value['cpu_seconds']} CPU-seconds and {value['gigabytes']} GB"
-        + (f"; {sum(sizes):,} bytes" if sizes else "")
-    )
-    digests = ("program_sha256", "circuit_sha256", "srs_sha256")
-    return lines + [f"  {name[:-7]:8} {value[name]}" for name in digests if name in value]
-
-
-def _said(tensor: dict[str, Any]) -> str:
-    size = " x ".join(str(length) for length in tensor["shape"]) or "one"
-    if tensor["kind"] == "marks":
-        return f"{tensor['name']}: {size}, one of {tensor['shape'][-1]} marked"
-    low = {"unsigned": "0 <= v", "signed": f"-2^{tensor['width']} <= v"}.get(tensor["kind"], "|v|")
-    return f"{tensor['name']}: {size} integers v over 2^{tensor['bits']}, {low} < 2^{tensor['width']}"

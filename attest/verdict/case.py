@@ -75,6 +75,10 @@ class Case:
     """Steps whose batches are opened, and hold the committed records."""
     tied: str | None = None
     """Why the points are those of the run's first and last weights, where every step between is proven."""
+    trained: tuple[int, int] | None = None
+    """How many tensors of the model the steps between train, and how many it has; the others stayed as they were."""
+    converted: dict[str, frozenset[str]] = field(default_factory=dict)
+    """The tensors that a declared operation which holds converted, by the digest of its output."""
     parents: list[Case] = field(default_factory=list)
     claims: list[ClaimReport] = field(default_factory=list)
     referenced: set[str] = field(default_factory=set)

@@ -86,6 +86,7 @@ def _worded_steps(case: Case, claim: ClaimReport) -> ClaimReport:
         verifier_chosen=any(c.unit == "step" and set(c.chosen) <= numbers for c in case.challenges),
         slack=max((kit.slack for kit in kits), default=0),
         auto=any(kit.circuit.family == "auto" for kit in kits),
+        trained=case.trained,
     )
     return claim.model_copy(
         update={

@@ -394,6 +394,10 @@ NOT_SHOWN: Final[dict[str, str]] = {
     "other-inputs": "That the program did not train on its other inputs: files that hold no committed records.",
     "points-not-tied": "That the points of step proofs commit to the released weights and the committed records.",
     "batches-not-opened": "That the batches behind the points of proven steps hold the committed records.",
+    "rescales-steered": (
+        "That the steps of family auto were rounded as ezkl rounds: a prover may move each rescale by one unit in the"
+        " last place, in every step."
+    ),
     "secret-reused": "That this run's points hide its states and batches: another run is blinded by the same secret.",
     "frozen-base": (
         "That the frozen parameters beside the released ones are any particular model: only their digest is committed."

@@ -1,15 +1,18 @@
 """Declared operations on weights, recomputed bit by bit; and the digests of first and released weights.
 
 Spec: `specs/certificate.md`, "Operations". `quantise/1` takes float weights to the integer grid, `dequantise/1` takes
-them back. Both are functions: one input has one output, so recomputing decides.
+them back. Each tensor is converted or stays as it is, byte for byte; its dtype in the output says which. On one tensor
+both are functions, so recomputing decides; and both convert the same ones, so that nothing is half converted.
 
 Shows: the declared output is what the operation makes of the declared input, tensor by tensor.
-Does not show: how the input came about.
+Does not show: how the input came about; that the tensors which are converted are those that a step program trains
+(`attest.verdict.step_states`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from typing import Final
 
 from attest.predicate import Operation
 from attest.verdict.case import Case
@@ -22,28 +25,43 @@ from pot.recording.precommit import Parent, row_processes
 __all__ = ["apply_operation", "check_operations", "initial_digest", "released_digest"]
 
 
-def apply_operation(kind: str, entries: Sequence[TensorEntry]) -> list[TensorEntry]:
-    """The operation's result on every tensor. Raises `Malformed` for tensors that it is not defined on."""
+_DTYPES: Final = {"quantise/1": ("F32", "I64"), "dequantise/1": ("I64", "F32")}
+"""What an operation takes, and what it makes of it."""
+
+
+def apply_operation(
+    kind: str, entries: Sequence[TensorEntry], names: Collection[str] | None = None
+) -> list[TensorEntry]:
+    """The operation's result: tensors of `names` (all, if None) are converted, the others are as they were.
+
+    Raises `Malformed` for tensors that it is not defined on.
+    """
     import numpy as np
 
     from pot.zk.semantics.fixed import dequantise, quantise
 
     result: list[TensorEntry] = []
     for entry in entries:
-        wanted = "F32" if kind == "quantise/1" else "I64"
+        if names is not None and entry.name not in names:
+            result.append(entry)
+            continue
+        wanted, dtype = _DTYPES[kind]
         if entry.dtype != wanted:
             raise Malformed(f"{kind}: tensor {entry.name[:64]!r} is {entry.dtype}, the operation takes {wanted}")
         values = np.frombuffer(entry.data, dtype="<f4" if wanted == "F32" else "<i8").reshape(entry.shape)
         if kind == "quantise/1":
-            made, dtype = np.ascontiguousarray(quantise(values), dtype="<i8"), "I64"
+            made = np.ascontiguousarray(quantise(values), dtype="<i8")
         else:
-            made, dtype = np.ascontiguousarray(dequantise(values), dtype="<f4"), "F32"
+            made = np.ascontiguousarray(dequantise(values), dtype="<f4")
         result.append(TensorEntry(entry.name, dtype, entry.shape, made.tobytes()))
     return result
 
 
 def check_operations(case: Case) -> dict[str, str]:
-    """Recompute every declared operation. Writes `operation`; returns output -> input digest of those that hold."""
+    """Recompute every declared operation. Writes `operation`; returns output -> input digest of those that hold.
+
+    Fills `case.converted`.
+    """
     good: dict[str, str] = {}
     for number, operation in enumerate(case.certificate.operations, 1):
         subject = f"operation {number} ({operation.type})"
@@ -52,8 +70,11 @@ def check_operations(case: Case) -> dict[str, str]:
         if source is None or target is None:
             continue
         try:
-            expected = tensors_digest("model", apply_operation(operation.type, entries_from_safetensors(source)))
-            found = tensors_digest("model", entries_from_safetensors(target))
+            before, after = entries_from_safetensors(source), entries_from_safetensors(target)
+            names = _converted(operation.type, before, after)
+            expected = tensors_digest("model", apply_operation(operation.type, before, names))
+            found = tensors_digest("model", after)
+            _check_names(case, operation.type, before, names)
         except PotError as error:
             case.ledger.failed("operation", subject, str(error))
             continue
@@ -62,9 +83,38 @@ def check_operations(case: Case) -> dict[str, str]:
                 "operation", subject, "recomputed, it gives other weights", expected=expected, found=found
             )
             continue
-        case.ledger.passed("operation", subject, "recomputed here: the same weights bit by bit")
+        stayed = len(before) - len(names)
+        others = f"; {stayed} of {len(before)} tensors are the same bytes in both" if stayed else ""
+        case.ledger.passed("operation", subject, f"recomputed here: the same weights bit by bit{others}")
         good[operation.output_sha256] = operation.input_sha256
+        case.converted[operation.output_sha256] = names
     return good
+
+
+def _converted(kind: str, before: Sequence[TensorEntry], after: Sequence[TensorEntry]) -> frozenset[str]:
+    """The tensors that the operation must have converted, for they have another dtype in its output."""
+    takes, makes = _DTYPES[kind]
+    made = {entry.name for entry in after if entry.dtype == makes}
+    return frozenset(entry.name for entry in before if entry.dtype == takes and entry.name in made)
+
+
+def _check_names(case: Case, kind: str, before: Sequence[TensorEntry], names: frozenset[str]) -> None:
+    """The release's conversion is the way back from the parent's: a weight that stayed an integer would be read as one.
+
+    Raises `Malformed`.
+    """
+    if not names:
+        takes, makes = _DTYPES[kind]
+        raise Malformed(f"{kind}: converts no tensor; the operation takes {takes} and makes {makes} of it")
+    others = set(case.converted.values()) - {names}
+    if others:
+        name = min(next(iter(others)) ^ names)
+        raise Malformed(f"{kind}: the run's operations do not convert the same tensors; one leaves out {name[:64]!r}")
+    parent = case.precommit.parent if case.precommit is not None else None
+    begun = parent is not None and parent.operation == "quantise/1"
+    left = [entry.name for entry in before if entry.dtype == "I64" and entry.name not in names]
+    if kind == "dequantise/1" and left and not begun:
+        raise Malformed(f"{kind}: leaves {left[0][:64]!r} an integer, and no parent's release has it so")
 
 
 def released_digest(case: Case, operations: dict[str, str]) -> str | None:

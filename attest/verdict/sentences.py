@@ -57,8 +57,8 @@ COMPOSITION: Final = (
     "this run's training data has these records, bytes and tokens for each label, as committed; labels may be false"
 )
 FAMILY_AUTO: Final = (
-    "family auto: each rescale right to one unit in the last place, in either direction, and run and step are bound by"
-    " the committed points alone"
+    "family auto: each rescale right to one unit in the last place, in either direction, as the prover likes and anew"
+    " in every step; run and step are bound by the committed points alone"
 )
 
 
@@ -77,6 +77,8 @@ class Proven:
     slack: int = 0
     auto: bool = False
     """Whether a circuit is of family auto, whose step is no function."""
+    trained: tuple[int, int] | None = None
+    """How many of the model's tensors the steps train, and how many it has; None where that is not known."""
 
     @property
     def every(self) -> bool:
@@ -90,7 +92,7 @@ def steps_sentence(proven: Proven) -> str:
         words = (
             f"every one of the run's {proven.count} steps was proven: from its first weights to the released ones, each"
             " is the circuit's step on the batch behind its committed point"
-        )
+        ) + _frozen(proven.trained)
     else:
         which = (
             f"every one of the run's {proven.count} steps"
@@ -100,10 +102,7 @@ def steps_sentence(proven: Proven) -> str:
         words = f"{which} maps the committed state before to the committed state after, as the circuit says"
         if not proven.every:
             words += f"; {'a verifier' if proven.verifier_chosen else 'nobody but the prover'} chose them"
-    words += _slack(proven)
-    if proven.auto:
-        words += f"; {FAMILY_AUTO}"
-    return words
+    return words + _precision(proven)
 
 
 def step_exclusion_sentence(view: str, proven: Proven, *, unseen: Sequence[str] = (), fields: str | None = None) -> str:
@@ -113,13 +112,26 @@ def step_exclusion_sentence(view: str, proven: Proven, *, unseen: Sequence[str] 
     words = plain.replace("a training record", f"a record that {which} read")
     if unseen:
         words += f"; of a record the steps also read {', '.join(unseen)}, which {view} does not see"
-    return words + _slack(proven) + _conditions("X", view, fields, False)
+    return words + _precision(proven) + _conditions("X", view, fields, False)
 
 
-def _slack(proven: Proven) -> str:
-    if not proven.slack:
+def _frozen(trained: tuple[int, int] | None) -> str:
+    if trained is None or trained[0] == trained[1]:
         return ""
-    return f"; each next state lies within {proven.slack} units of its grid of the exact step's (training in floats)"
+    return (
+        f"; they train {trained[0]} of the model's {trained[1]} tensors, and the others are released as the run began"
+        " with them, byte for byte; no step proof shows that the records' fields or the circuit's constants come from"
+        " these"
+    )
+
+
+def _precision(proven: Proven) -> str:
+    words = ""
+    if proven.slack:
+        words = (
+            f"; each next state lies within {proven.slack} units of its grid of the exact step's (training in floats)"
+        )
+    return words + (f"; {FAMILY_AUTO}" if proven.auto else "")
 
 
 def exclusion_sentence(view: str, *, fields: str | None = None, hidden: bool = False) -> str:

@@ -79,8 +79,11 @@ def _check_claim(case: Case, claim: StepExclusion, points: PointMaker, events: d
             field=fields,
             hiding=x.hiding,
         )
-        slack = proven.kit.slack if proven is not None and proven.kit is not None else 0
-        shown = Proven(len({item.step for item in claim.steps} & events.keys()), len(events), slack=slack)
+        kit = proven.kit if proven is not None else None
+        shown = Proven(
+            len({item.step for item in claim.steps} & events.keys()), len(events),
+            slack=0 if kit is None else kit.slack, auto=kit is not None and kit.circuit.family == "auto",
+        )  # fmt: skip
         sentence = step_exclusion_sentence(x.view, shown, unseen=unseen, fields=fields)
     return ClaimReport(
         certificate_sha256=case.sha256,
@@ -146,9 +149,7 @@ def _batch(
     case: Case, item: OpenedStep, claim: StepExclusion, kit: VerifyingKit, data: list[DatasetCommitment],
     opening_bytes: bytes, events: dict[str, StepEvent],
 ) -> _Batch | None:  # fmt: skip
-    from pot.zk.circuits.packing import batch_vectors
     from pot.zk.opening_verify import check_fields, given_blinds, read_batch_opening, record_digests, records_of
-    from pot.zk.semantics.batches import batch_arrays
 
     subject, event = f"step {item.step}", events.get(item.step)
     indices = _indices(case, int(item.step))
@@ -162,9 +163,10 @@ def _batch(
         if (opening.precommit_sha256, opening.circuit_sha256, opening.step) != wanted:
             raise Refused(f"the opening is of another run, of another circuit, or of step {opening.step}")
         records = records_of(opening)
-        check_fields(kit.program, data, records)
+        check_fields(kit.step, data, records)
         places = record_digests(data, indices, records, opening)
-        vectors = batch_vectors(kit.program, kit.layout, batch_arrays(kit.program, records), given_blinds(opening))
+        family = kit.family
+        vectors = family.batch_vectors(kit.layout, family.batch_arrays(records), given_blinds(opening))
     except PotError as error:
         case.ledger.failed("batch-opening", subject, str(error))
         return None
@@ -198,7 +200,7 @@ def _check_absence(
     unseen: list[str] = []
     try:
         for number in sorted({number for batch in batches for number, _ in batch.places}):
-            unseen += unseen_fields(kit.program, data[number], x)
+            unseen += unseen_fields(kit.step, data[number], x)
         for batch in batches:
             for at, ((number, digest), value) in enumerate(zip(batch.places, batch.records, strict=True)):
                 if seen_through(data[number], x, digest, value) in inside:

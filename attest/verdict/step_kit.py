@@ -65,6 +65,8 @@ def step_kit(case: Case, circuit_sha256: str, policy: Policy | None) -> Verifyin
         )
         return None
     family = FAMILY_AUTO if circuit.family == "auto" else "family exact"
+    if circuit.family == "auto":
+        case.not_shown.add("rescales-steered")
     case.ledger.passed("circuit", subject, f"pinned by the policy, of the pre-committed shape; {family}")
     return kit
 

@@ -4,8 +4,9 @@ Spec: `specs/verification.md`, step 11; `specs/openings.md`. An opening names th
 whose digests the transcript holds, and the blinds of its point. With every step proven between two opened ends, the
 released weights are what the circuit's steps make of the first ones: no auditor and no data are needed for that.
 
-Shows: which weights the first and last point of the run commit to; what no step trains stayed as it was.
-Does not show: where the first weights come from (`initial-weights`); which records the batches hold.
+Shows: which weights the first and last point of the run commit to; what no step trains stayed as it was, from the
+parent's release to the released file. Does not show: where the first weights come from (`initial-weights`); which
+records the batches hold; that a circuit's constants, or the records' fields, were computed from what stayed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pot.commitments.state import TensorEntry, entries_from_safetensors, tensors
 from pot.errors import PotError, Refused
 from pot.recording.precommit import row_processes
 from pot.recording.transcript import CheckpointEvent, StepEvent
+from pot.zk.frozen import first_change
+from pot.zk.semantics.program import is_remembered
 
 if TYPE_CHECKING:
     from pot.zk.circuits.field import Vector
@@ -114,16 +117,19 @@ def check_ends(
     good = same_points(case, "state-opening", kit, points, wanted)
     for subject in sorted(good):
         case.ledger.passed("state-opening", subject, f"its point commits to the weights of the run's {subject}")
-    if len(good) == 2 and _untrained_stay(case, kit, opened["first"], opened["last"]) and all_proven:
+    if len(good) < 2 or not _frozen_stay(case, kit, opened["first"], opened["last"]):
+        return
+    if all_proven:
         case.tied = f"all {len(events)} steps are proven, from the run's first weights to its last"
+        case.trained = len(_weights(kit)), len(opened["last"].model)
 
 
 def _opened(
     case: Case, claim: StepsProven, kit: VerifyingKit, which: Which, data: bytes, events: dict[str, StepEvent]
 ) -> tuple[_Files, str, list[Vector]] | None:
     """The files of the state at one end, its point in the transcript, and the vectors that must give it."""
-    from pot.zk.circuits.packing import state_vectors
-    from pot.zk.opening_verify import check_fresh, given_blinds, read_state_opening, state_of
+    from pot.zk.opened_state import check_fresh, state_of
+    from pot.zk.opening_verify import given_blinds, read_state_opening
 
     subject = f"{which} state"
     if case.chain is None or case.chain.initial is None or not case.chain.segments or case.precommit is None:
@@ -144,10 +150,11 @@ def _opened(
         files = _files(case, opening, state, subject)
         if files is None:
             return None
-        tensors = state_of(kit.program, files.model, files.rest)
-        if which == "first":
-            check_fresh(kit.program, tensors)
-        vectors = state_vectors(kit.program, kit.layout, tensors, given_blinds(opening), start=which == "first")
+        begun, semantics = which == "first", case.precommit.semantics
+        tensors = state_of(kit.step, files.model, files.rest, semantics=semantics, start=begun)
+        if begun:
+            check_fresh(kit.step, tensors)
+        vectors = kit.family.state_vectors(kit.layout, tensors, given_blinds(opening), begun)
     except PotError as error:
         case.ledger.failed("state-opening", subject, str(error))
         return None
@@ -173,19 +180,29 @@ def _files(case: Case, opening: StateOpening, state: CheckpointEvent, subject: s
     return _Files(*found)
 
 
-def _untrained_stay(case: Case, kit: VerifyingKit, first: _Files, last: _Files) -> bool:
-    """Tensors of the model that the program does not train are the same at both ends."""
-    trained = {str(kit.program.nodes[index].name) for index in kit.program.states}
-    ends = [
-        {entry.name: (entry.dtype, entry.shape, bytes(entry.data)) for entry in files.model} for files in (first, last)
-    ]
-    names = sorted(name for name in ends[0].keys() | ends[1].keys() if name not in trained)
-    changed = next((name for name in names if ends[0].get(name) != ends[1].get(name)), None)
-    if changed is None:
-        return True
-    detail = f"tensor {changed[:64]} of the model changes, and no proven step trains it"
-    case.ledger.failed("state-opening", "last state", detail)
-    return False
+def _weights(kit: VerifyingKit) -> frozenset[str]:
+    """The tensors of a model that the program trains."""
+    names = kit.family.state_tensors
+    return frozenset(name for name in names if not is_remembered(name, names))
+
+
+def _frozen_stay(case: Case, kit: VerifyingKit, first: _Files, last: _Files) -> bool:
+    """Tensors of the model that the program does not train are the same at both ends, and in what was released.
+
+    The operations of an exact run leave them as they are: they convert what the program trains, all of it.
+    """
+    trained = _weights(kit)
+    changed = first_change(*([entry for entry in files.model if entry.name not in trained] for files in (first, last)))
+    if changed is not None:
+        detail = f"tensor {changed[:64]} of the model changes, and no proven step trains it"
+        case.ledger.failed("state-opening", "last state", detail)
+        return False
+    converted = case.converted.get(case.weights_sha256() or "")
+    if case.certificate.run.semantics == "exact" and converted is not None and converted != trained:
+        detail = f"tensor {min(converted ^ trained)[:64]} is converted or trained, but not both"
+        case.ledger.failed("state-opening", "last state", f"{detail}: the release holds other weights than were proven")
+        return False
+    return True
 
 
 def check_blinding(case: Case) -> None:

@@ -9,7 +9,7 @@ function, and a prover may steer each by that unit. ezkl's `Pow` with a negative
 `Pow` is written.
 
 Shows (a proof of it): the next state is the float step's, up to one unit at every rescale.
-Does not show: exact integers, and so no replay bit by bit.
+Does not show: exact integers, or that nobody steered; a replay with ezkl itself does (`pot.zk.auto_training`).
 """
 
 from __future__ import annotations

@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pot.canonical import sha256_hex
 from pot.errors import Malformed, MissingExtra, Refused, UsageError
+from pot.zk.auto_cost import blocks
+from pot.zk.auto_graph import check_graph
 from pot.zk.auto_program import AutoProgram
-from pot.zk.circuit import ROWS_RESERVE, Circuit, CircuitPart
+from pot.zk.circuit import Circuit, CircuitPart
 from pot.zk.circuits.field import MODULUS, Vector
 from pot.zk.circuits.layout import RESERVED, Layout
 from pot.zk.circuits.packing import blinds_of
 from pot.zk.circuits.parts import MAX_LOGROWS, MIN_LOGROWS, Shape
-from pot.zk.family import Draft, PartVectors, Plan, StepVectors
+from pot.zk.family import Draft, GridTensor, PartVectors, Plan, StepVectors
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-__all__ = ["BLINDS", "INPUTS", "AutoFamily"]
+__all__ = ["BLINDS", "INPUTS", "AutoFamily", "read_settings"]
 
 BLINDS: Final = 16
 """Of each vector. A state's blinds stand behind three points, `witness.0` among them, and are opened thrice a proof."""
@@ -50,6 +52,17 @@ class AutoFamily:
         self._program = program
         self._onnx = onnx
 
+    @property
+    def state_tensors(self) -> dict[str, GridTensor]:
+        return {tensor.name: GridTensor(tensor.shape, self._program.scale) for tensor in self._program.state}
+
+    @property
+    def field_names(self) -> list[str]:
+        return [field.name for field in self._program.fields]
+
+    def batch_arrays(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Ints]:
+        return self._program.batch_arrays(records)
+
     def layout(self, logrows: int, blinds: int) -> Layout:
         fields = sum(field.size for field in self._program.fields)
         longest = max(self._program.parameters, fields) + blinds
@@ -62,17 +75,29 @@ class AutoFamily:
             raise UsageError(f"2^{logrows} rows: its limbs need {self._program.limb_bits + 1} to {MAX_LOGROWS}")
         if columns is not None:
             return Shape(logrows, columns, BLINDS)
-        rows = (1 << logrows) - ROWS_RESERVE
-        costs = []
-        for shape in (Shape(logrows, count, BLINDS) for count in COLUMNS):
-            needed = _settings(engine.settings(self._graph(), self._arguments(shape)))["num_rows"]
-            costs.append((-(-needed // rows) * shape.columns, shape.columns))
-        return Shape(logrows, min(costs)[1], BLINDS)
+        tried = (Shape(logrows, count, BLINDS) for count in COLUMNS)
+        return min(tried, key=lambda shape: blocks(logrows, self.rows(shape, engine)) * shape.columns)
+
+    def least_logrows(self, columns: int | None, engine: Engine) -> int:
+        """The fewest rows in which a step fits one block of the columns, or of any that are tried."""
+        widest, least = columns or COLUMNS[-1], max(MIN_LOGROWS, self._program.limb_bits + 1)
+        for logrows in range(least, MAX_LOGROWS + 1):
+            longest = max(self._program.parameters, sum(field.size for field in self._program.fields)) + BLINDS
+            shape = Shape(logrows, widest, BLINDS)
+            if longest <= (1 << logrows) - RESERVED and blocks(logrows, self.rows(shape, engine)) == 1:
+                return logrows
+        raise UsageError(f"the step does not fit 2^{MAX_LOGROWS} rows of {widest} columns: take a smaller network")
+
+    def rows(self, shape: Shape, engine: Engine) -> int:
+        """The rows that a circuit of this shape takes, as ezkl counts them."""
+        found: int = read_settings(engine.settings(self._graph(), self._arguments(shape)))["num_rows"]
+        return found
 
     def plan(self, shape: Shape) -> Plan:
-        layout = self.layout(shape.logrows, shape.blinds)
+        layout, graph = self.layout(shape.logrows, shape.blinds), self._graph()
+        check_graph(graph, shape.blinds)  # it may come from others
         draft = Draft(
-            onnx=self._graph(),
+            onnx=graph,
             inputs=INPUTS,
             powers=[],
             lengths=[layout.length(name) for name in INPUTS[:-1]],
@@ -90,8 +115,8 @@ class AutoFamily:
             raise Refused("the circuit was made of another graph than its program names")
         if circuit.blinds < BLINDS:
             raise Refused(f"the circuit has {circuit.blinds} blinds, {BLINDS} are needed")
-        if self._onnx and sha256_hex(self._onnx) != self._program.onnx_sha256:
-            raise Refused(f"the graph has another sha256 than the program names: {self._program.onnx_sha256}")
+        if self._onnx:
+            self._graph()
 
     def reads_all(self, circuit: Circuit) -> bool:
         return [part.inputs for part in circuit.parts] == [INPUTS]
@@ -157,6 +182,8 @@ class AutoFamily:
     def _graph(self) -> bytes:
         if not self._onnx:
             raise UsageError("the circuit of family auto is made from its graph: give step.onnx, it lies in the kit")
+        if sha256_hex(self._onnx) != self._program.onnx_sha256:
+            raise Refused(f"the graph has another sha256 than the program names: {self._program.onnx_sha256}")
         return self._onnx
 
     def _arguments(self, shape: Shape) -> dict[str, Any]:
@@ -182,7 +209,7 @@ class AutoFamily:
 
     def _canonical(self, raw: bytes, shape: Shape) -> bytes:
         """Settings in one order, without the time. Raises `Malformed` where before and after have unequal scales."""
-        settings = _settings(raw)
+        settings = read_settings(raw)
         try:
             settings["timestamp"] = 0
             for name in ("required_lookups", "required_range_checks"):
@@ -204,7 +231,8 @@ class AutoFamily:
         return json.dumps(settings, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _settings(raw: bytes) -> dict[str, Any]:
+def read_settings(raw: bytes) -> dict[str, Any]:
+    """ezkl's settings; `num_rows` is how many rows the circuit takes in all blocks. Raises `Malformed`."""
     try:
         found = json.loads(raw)
         found["num_rows"] = int(found["num_rows"])

@@ -14,13 +14,13 @@ import operator
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pot.errors import MissingExtra, UsageError
+from pot.errors import Malformed, MissingExtra, UsageError
 from pot.zk.trace import place_of
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
-__all__ = ["onnx_of"]
+__all__ = ["WRITTEN", "onnx_of", "operations_of"]
 
 OPSET: Final = 17
 IR_VERSION: Final = 8
@@ -32,6 +32,10 @@ ONES: Final = {  # operations of one input
     "neg": "Neg", "reciprocal": "Reciprocal", "abs": "Abs", "sign": "Sign", "sgn": "Sign",
 }  # fmt: skip
 TWOS: Final = {"add": "Add", "sub": "Sub", "mul": "Mul", "mm": "MatMul", "bmm": "MatMul"}
+WRITTEN: Final = frozenset((
+    *ONES.values(), *TWOS.values(), "Softmax", "ReduceSum", "Reshape", "Slice", "Transpose", "Expand", "Concat",
+))  # fmt: skip
+"""Every kind of operation that is written here."""
 SAME: Final = ("clone", "detach", "alias", "_to_copy", "lift_fresh_copy")
 SHAPED: Final = ("view", "_unsafe_view", "reshape", "unsqueeze", "squeeze")
 
@@ -49,6 +53,18 @@ def onnx_of(
     except ImportError:
         raise MissingExtra("zk", "writing the ONNX of a step") from None
     return _Writer(graph).model({"before": state, "batch": batch}, ranges, blinds)
+
+
+def operations_of(data: bytes) -> list[str]:
+    """The kind of every operation of a graph. Raises `MissingExtra`, `Malformed`."""
+    try:
+        import onnx
+    except ImportError:
+        raise MissingExtra("zk", "reading the ONNX of a step") from None
+    try:
+        return [str(node.op_type) for node in onnx.load_from_string(data).graph.node]
+    except Exception as error:  # protobuf's own error classes differ between its implementations
+        raise Malformed(f"step.onnx: is no ONNX model: {str(error)[:200]}") from None
 
 
 class _Writer:

@@ -10,16 +10,21 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from pot.zk.auto_cost import auto_cost
+from pot.zk.auto_program import AutoProgram
 from pot.zk.circuits.parts import Shape, make_parts
 from pot.zk.circuits.proof_cost import Cost, total_cost
 from pot.zk.engine import GIB, Limits
 
 if TYPE_CHECKING:
+    from pot.zk.kit import VerifyingKit
     from pot.zk.semantics.program import Program
 
 __all__ = [
     "available_bytes",
     "cores",
+    "kit_cost",
+    "kit_rows",
     "limits_of",
     "proofs_at_once",
     "shape_cost",
@@ -40,6 +45,28 @@ def shape_cost(program: Program, shape: Shape) -> tuple[list[int], Cost]:
     parts = make_parts(program, shape).parts
     rows = [part.graph.rows(shape.columns) for part in parts]
     return rows, total_cost(shape.logrows, shape.columns, [len(part.inputs) for part in parts])
+
+
+def kit_rows(kit: VerifyingKit) -> list[int]:
+    """The rows that each part of a circuit takes, of its 2^k."""
+    if isinstance(kit.step, AutoProgram):
+        return [_auto_rows(kit)]
+    return [part.graph.rows(kit.circuit.columns) for part in make_parts(kit.step, kit.circuit.shape).parts]
+
+
+def kit_cost(kit: VerifyingKit) -> Cost:
+    """The cost of a step under this circuit."""
+    circuit = kit.circuit
+    if isinstance(kit.step, AutoProgram):
+        return auto_cost(circuit.logrows, circuit.columns, _auto_rows(kit))
+    return total_cost(circuit.logrows, circuit.columns, [len(part.inputs) for part in circuit.parts])
+
+
+def _auto_rows(kit: VerifyingKit) -> int:
+    from pot.zk.auto_family import read_settings
+
+    found: int = read_settings(kit.parts[0].settings)["num_rows"]
+    return found
 
 
 def limits_of(cost: Cost) -> Limits:

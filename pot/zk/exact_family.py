@@ -8,7 +8,7 @@ Shows: nothing alone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from pot.errors import Malformed, Refused
 from pot.zk.circuit import Circuit, CircuitPart, canonical_settings, run_arguments, table_name
@@ -18,7 +18,8 @@ from pot.zk.circuits.field import Vector
 from pot.zk.circuits.layout import Layout, lay_out
 from pot.zk.circuits.packing import batch_vectors, blinds_of, state_vectors, witness_vectors
 from pot.zk.circuits.parts import Part, Parts, Shape, choose_shape, make_parts
-from pot.zk.family import Draft, PartVectors, Plan, StepVectors
+from pot.zk.family import Draft, GridTensor, PartVectors, Plan, StepVectors
+from pot.zk.semantics.batches import batch_arrays
 from pot.zk.semantics.program import Program
 
 if TYPE_CHECKING:
@@ -39,6 +40,18 @@ class ExactFamily:
 
     def __init__(self, program: Program) -> None:
         self._program = program
+
+    @property
+    def state_tensors(self) -> dict[str, GridTensor]:
+        nodes = [self._program.nodes[index] for index in self._program.states]
+        return {str(node.name): GridTensor(node.shape, node.bits) for node in nodes}
+
+    @property
+    def field_names(self) -> list[str]:
+        return [str(self._program.nodes[index].name) for index in self._program.batches]
+
+    def batch_arrays(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Ints]:
+        return batch_arrays(self._program, records)
 
     def layout(self, logrows: int, blinds: int) -> Layout:
         return lay_out(self._program, logrows, blinds)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from pot.zk.auto_program import AutoProgram
 from pot.zk.circuits.field import Vector
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-__all__ = ["Draft", "Family", "PartVectors", "Plan", "Step", "StepVectors", "family_of"]
+__all__ = ["Draft", "Family", "GridTensor", "PartVectors", "Plan", "Step", "StepVectors", "family_of"]
 
 Step = Program | AutoProgram
 """The document of a step: what a circuit is made for."""
@@ -75,12 +75,30 @@ class PartVectors:
     public: Vector
 
 
+class GridTensor(NamedTuple):
+    """One tensor of a state: an integer v in it stands for v / 2^bits."""
+
+    shape: list[int]
+    bits: int
+
+
 class Family(Protocol):
     """One kind of circuit, for one step."""
 
     @property
     def visibilities(self) -> tuple[str, str]:
         """Of inputs and outputs, as ezkl's settings call them."""
+
+    @property
+    def state_tensors(self) -> dict[str, GridTensor]:
+        """The tensors of the state by name."""
+
+    @property
+    def field_names(self) -> list[str]:
+        """The fields that the step reads of a record."""
+
+    def batch_arrays(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Ints]:
+        """int64 tensors by field of one batch's records. Raises `Malformed`, which names record and field."""
 
     def layout(self, logrows: int, blinds: int) -> Layout:
         """The vectors of a step. Raises `UsageError` where they cannot fit."""

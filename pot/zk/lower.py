@@ -18,18 +18,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pot.errors import Malformed, UsageError
 from pot.zk.lowering import rules_layers, rules_losses, rules_moves, rules_numbers
-from pot.zk.lowering.optimizers import (
-    POWERS,
-    Pressure,
-    Settings,
-    Updates,
-    advance_powers,
-    first_values,
-    float_update,
-    settings_of,
-)
+from pot.zk.lowering.optimizers import POWERS, Settings, advance_powers, first_values, float_update, settings_of
 from pot.zk.lowering.rules import RULES, Call
 from pot.zk.lowering.sketch import MARGIN, Sketch, TooWide
+from pot.zk.lowering.updates import Pressure, Updates
 from pot.zk.lowering.values import Arithmetic, Fixed, LogSoftmax, Marks, Value
 from pot.zk.semantics.exact import check_state
 from pot.zk.semantics.fixed import WEIGHT_BITS

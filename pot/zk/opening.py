@@ -87,7 +87,7 @@ def open_batch(
 
     `datasets`: all of the run's, in order. Raises `UsageError` for a number beyond them.
     """
-    read = {str(kit.program.nodes[index].name) for index in kit.program.batches}
+    read = kit.family.field_names
     return BatchOpening(
         version="pot/batch-opening/v1",
         precommit_sha256=precommit_sha256,

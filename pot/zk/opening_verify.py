@@ -4,6 +4,8 @@ Implements `specs/openings.md`. An opening gives a point's blinds away, and name
 the point commits to, so that anybody can make the point again and compare. A batch's opening holds its records: whoever
 has the opening has them.
 
+What a state's files hold is read by `pot.zk.opened_state`.
+
 Shows: which integers a point opens to; which records a batch's integers were made from, and where these stand in the
 committed data. Does not show: that a step used the batch (its step proof does); anything about points left closed.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, StringConstraints
 
@@ -23,17 +25,7 @@ from pot.commitments.hashing import BLAKE3
 from pot.commitments.merkle_verify import ProofRefused, verify_inclusion
 from pot.errors import Malformed, UsageError
 from pot.zk.circuits.field import ELEMENT_BYTES, MODULUS, Vector
-from pot.zk.semantics.fixed import WEIGHT_BITS, dequantise_array, quantise_array
-from pot.zk.semantics.program import OPTIMIZER, is_remembered
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from pot.commitments.state import TensorEntry
-    from pot.zk.semantics.program import Node, Program
-
-    Ints = NDArray[np.int64]
+from pot.zk.family import Step, family_of
 
 __all__ = [
     "MAX_OPENING_BYTES",
@@ -41,14 +33,12 @@ __all__ = [
     "OpenedRecord",
     "StateOpening",
     "check_fields",
-    "check_fresh",
     "given_blinds",
     "read_batch_opening",
     "read_state_opening",
     "record_digests",
     "records_of",
     "seen_through",
-    "state_of",
     "unseen_fields",
 ]
 
@@ -118,73 +108,6 @@ def given_blinds(opening: StateOpening | BatchOpening) -> list[Vector]:
     return found
 
 
-def state_of(program: Program, model: Sequence[TensorEntry], rest: Sequence[TensorEntry]) -> dict[str, Ints]:
-    """The program's state: weights from the model's tensors, everything else from `rest`.
-
-    Float weights are put on the program's grid. Integer ones stand on the grid of `quantise/1`, so a program with
-    another grid would read other numbers. Raises `Malformed` where the tensors are not those of the program.
-    """
-    nodes = {str(program.nodes[index].name): program.nodes[index] for index in program.states}
-    found: dict[str, Ints] = {}
-    for entry in model:
-        if entry.name in nodes:
-            if is_remembered(entry.name, nodes):  # a release would hand it on to the next run, as if it were a weight
-                raise Malformed(f"state: {entry.name[:64]} is an optimizer's, but stands among the model's weights")
-            found[entry.name] = _weight(entry, nodes[entry.name])
-    for entry in rest:
-        if entry.name not in nodes or not is_remembered(entry.name, nodes):
-            raise Malformed(f"state: {entry.name[:64]} is no tensor of the state, or a weight, which the model holds")
-        found[entry.name] = _integers(entry, nodes[entry.name])
-    missing = sorted(nodes.keys() - found.keys())
-    if missing:
-        raise Malformed(f"state: the files hold no tensor {missing[0]}, which the program trains")
-    return found
-
-
-def check_fresh(program: Program, state: dict[str, Ints]) -> None:
-    """What an optimizer remembers must be nothing in the first state: slots of weights are 0, powers of betas are 1.
-
-    No parent's release says what it was, and momentum that came from elsewhere moves the weights. Raises `Malformed`.
-    """
-    nodes = {str(program.nodes[index].name): program.nodes[index] for index in program.states}
-    for name in (name for name in nodes if is_remembered(name, nodes)):
-        first = 1 << max(0, nodes[name].bits) if name.startswith(OPTIMIZER) else 0
-        if (state[name] != first).any():
-            raise Malformed(f"state: {name} is not that of a fresh optimizer, but the run begins with it")
-
-
-def _weight(entry: TensorEntry, node: Node) -> Ints:
-    import numpy as np
-
-    _check_shape(entry, node)
-    if entry.dtype == "F32":
-        values = np.frombuffer(entry.data, "<f4").reshape(entry.shape)
-        integers = quantise_array(values, node.bits, what=entry.name)
-        same = dequantise_array(integers, node.bits).astype("<f4").tobytes() == values.tobytes()
-        if not same:  # bit by bit, as -0.0 equals 0.0; else others could be released
-            raise Malformed(f"state: {entry.name} holds a value between the points of the program's grid")
-        return integers
-    if node.bits != WEIGHT_BITS:
-        raise Malformed(
-            f"state: the program reads {entry.name} with {node.bits} fraction bits, quantise/1 has {WEIGHT_BITS}"
-        )
-    return _integers(entry, node)
-
-
-def _integers(entry: TensorEntry, node: Node) -> Ints:
-    import numpy as np
-
-    _check_shape(entry, node)
-    if entry.dtype != "I64":
-        raise Malformed(f"state: tensor {entry.name} is {entry.dtype}; weights are F32 or I64, all else is I64")
-    return np.frombuffer(entry.data, "<i8").reshape(entry.shape).astype(np.int64)
-
-
-def _check_shape(entry: TensorEntry, node: Node) -> None:
-    if tuple(node.shape) != tuple(entry.shape):
-        raise Malformed(f"state: tensor {entry.name} has shape {list(entry.shape)}, the program's {node.shape}")
-
-
 def records_of(opening: BatchOpening) -> list[dict[str, Any]]:
     """The records of an opened batch. Raises `Malformed`."""
     found = []
@@ -201,12 +124,12 @@ def records_of(opening: BatchOpening) -> list[dict[str, Any]]:
     return found
 
 
-def check_fields(program: Program, commitments: Sequence[DatasetCommitment], records: Sequence[dict[str, Any]]) -> None:
+def check_fields(program: Step, commitments: Sequence[DatasetCommitment], records: Sequence[dict[str, Any]]) -> None:
     """Refuse fields that neither a view nor the step reads: nothing binds them, so they could say anything.
 
     Raises `Malformed`.
     """
-    known = {str(program.nodes[index].name) for index in program.batches}
+    known = set(family_of(program).field_names)
     whole = 0
     for commitment in commitments:
         if NEEDS.get(commitment.view) == "object":
@@ -222,7 +145,7 @@ def check_fields(program: Program, commitments: Sequence[DatasetCommitment], rec
             raise Malformed(f"opened record: holds the field {loose[0][:64]!r}, which nothing binds")
 
 
-def unseen_fields(program: Program, commitment: DatasetCommitment, exclusion: DatasetCommitment) -> list[str]:
+def unseen_fields(program: Step, commitment: DatasetCommitment, exclusion: DatasetCommitment) -> list[str]:
     """Fields that a step reads of the commitment's records, and that the exclusion set's view does not see.
 
     Raises `ProofRefused` where its view says nothing of what the step reads: it is another than the commitment's, which
@@ -235,7 +158,7 @@ def unseen_fields(program: Program, commitment: DatasetCommitment, exclusion: Da
     need = NEEDS.get(exclusion.view, "object")
     if need == "object":
         return []
-    read = sorted(str(program.nodes[index].name) for index in program.batches)
+    read = sorted(family_of(program).field_names)
     seen = commitment.source_field if exclusion.view == commitment.view else need
     if seen not in read:
         raise ProofRefused(

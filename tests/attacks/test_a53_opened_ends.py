@@ -6,6 +6,8 @@ does. Each forgery is first shown to pass where the one check that stops it is l
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,8 +22,8 @@ from attest.verdict.report import ClaimReport, Report
 from attest.verdict.verify import verify
 from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, MissingExtra
-from pot.zk import opening_verify
-from pot.zk.opening_verify import check_fresh, state_of
+from pot.zk import opened_state
+from pot.zk.opened_state import check_fresh, state_of
 from pot.zk.semantics.builder import Builder
 
 
@@ -180,37 +182,18 @@ def opened_vectors(simulation: Opened, name: str, step: int) -> Any:
     from pot.zk.circuits.packing import blinds_of, state_vectors
 
     program, layout = simulation.kit.program, simulation.kit.layout
-    tensors = state_of(program, entries_from_safetensors(simulation.state(name, step)), [])
+    tensors = state_of(program, entries_from_safetensors(simulation.state(name, step)), [], semantics="exact")
     return state_vectors(program, layout, tensors, blinds_of(layout, simulated_release.SECRET, "state", step))
 
 
-def test_a_tensor_that_no_step_trains_must_not_change(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All steps of one layer are proven, and the other layer is exchanged on the way."""
-    real = simulated_release.weights
-
-    def with_head(name: str, step: int) -> bytes:
-        arrays = {"head.weight": np.full((2,), step if name == "child" and step else 8, "<f4")}
-        held = step_states.entries_from_safetensors(real(name, step))
-        arrays |= {entry.name: np.frombuffer(entry.data, "<f4").reshape(entry.shape) for entry in held}
-        return simulated_release.serialise(arrays)
-
-    monkeypatch.setattr(simulated_release, "weights", with_head)
-    report = Opened().alone().bend("policy", only_steps).verify()
-    assert report.verdict == "DENY"
-    assert failed(report) - {"requirement"} == {"state-opening"}
-    assert any("head.weight" in finding.detail for finding in report.findings if finding.status == "failed")
-    monkeypatch.setattr(step_states, "_untrained_stay", lambda *_: True)
-    assert Opened().alone().bend("policy", only_steps).verify().verdict == "PASS"
-
-
-def float_run(monkeypatch: pytest.MonkeyPatch, grid_bits: int = 10) -> Opened:
-    """Steps taken in floats, each within 2^8 - 1 units of the circuit's; the parent's weights are on its grid."""
+def float_run(monkeypatch: pytest.MonkeyPatch, on_grid: Callable[[str, int], bool] = lambda *_: True) -> Opened:
+    """Steps taken in floats, each within 2^8 - 1 units of the circuit's. `on_grid`: which weights are on its grid."""
     real, program = simulated_release.weights, simulated_release.simulated_program(slack=8)
 
     def rounded(name: str, step: int) -> bytes:
         held = step_states.entries_from_safetensors(real(name, step))
         arrays = {entry.name: np.frombuffer(entry.data, "<f4").reshape(entry.shape) for entry in held}
-        unit = np.float32(2.0**-grid_bits)
+        unit = np.float32(2.0 ** -(10 if on_grid(name, step) else 40))
         return simulated_release.serialise({name: np.round(array / unit) * unit for name, array in arrays.items()})
 
     def in_floats(precommit: dict[str, Any]) -> None:
@@ -233,6 +216,11 @@ def test_steps_taken_in_floats_are_proved_up_to_their_slack_and_said_so(monkeypa
     assert report.verdict == "PASS", report.reason
     assert steps(report).level == "proved"
     assert "within 255 units of its grid of the exact step's (training in floats)" in steps(report).sentence
+
+
+def test_a_float_run_may_begin_between_grid_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent's release lies where it lies; the first point is that of its nearest grid points."""
+    assert float_run(monkeypatch, lambda name, _: name == "child").verify().verdict == "PASS"
 
 
 def test_a_circuit_with_slack_is_none_for_an_exact_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -290,19 +278,23 @@ def entry(name: str, values: Any, dtype: str = "<i8") -> TensorEntry:
     return TensorEntry(name, "I64" if dtype == "<i8" else "F32", array.shape, array.tobytes())
 
 
+exact_state = partial(state_of, semantics="exact")
+float_state = partial(state_of, semantics="float")
+
+
 def test_momentum_from_elsewhere_does_not_begin_a_run() -> None:
     """One step with a chosen momentum turns the parent's weights into any others, and its proof holds."""
     program = momentum_program()
     model, power = [entry("w", [[1, 2], [3, 4]])], entry("optimizer.beta1_power", [1 << 10])
     fresh = [power, entry("w.momentum_buffer", [[0, 0], [0, 0]])]
-    check_fresh(program, state_of(program, model, fresh))
+    check_fresh(program, exact_state(program, model, fresh))
     for other in (
         [power, entry("w.momentum_buffer", [[0, 0], [0, 1 << 28]])],
         [power, entry("w.momentum_buffer", [[1 << 28] * 2] * 2)],
         [entry("optimizer.beta1_power", [77]), fresh[1]],
         [entry("optimizer.beta1_power", [0]), fresh[1]],
     ):
-        state = state_of(program, model, other)  # a state like any other; only its freshness is wrong
+        state = exact_state(program, model, other)  # a state like any other; only its freshness is wrong
         with pytest.raises(Malformed, match="not that of a fresh optimizer"):
             check_fresh(program, state)
 
@@ -311,21 +303,24 @@ def test_a_state_read_on_another_grid_is_not_the_released_one() -> None:
     """The policy pins a circuit of 24 fraction bits; quantise/1 has 28, so it would read 16 times the weights."""
     rest = [entry("optimizer.beta1_power", [0]), entry("w.momentum_buffer", [[0, 0], [0, 0]])]
     model = [entry("w", [[1, 2], [3, 4]])]
-    assert state_of(momentum_program(28), model, rest)["w"].tolist() == [[1, 2], [3, 4]]
+    assert exact_state(momentum_program(28), model, rest)["w"].tolist() == [[1, 2], [3, 4]]
     with pytest.raises(Malformed, match="24 fraction bits"):
-        state_of(momentum_program(24), model, rest)
+        exact_state(momentum_program(24), model, rest)
 
 
 def test_floats_between_grid_points_are_not_what_was_proven() -> None:
     """Rounded, they have the proven point; so any of the floats around it could be released."""
     rest = [entry("optimizer.beta1_power", [0]), entry("w.momentum_buffer", [[0, 0], [0, 0]])]
     program = momentum_program(12)
-    good = state_of(program, [entry("w", [[0.5, -0.25], [1, 2]], "<f4")], rest)
+    good = float_state(program, [entry("w", [[0.5, -0.25], [1, 2]], "<f4")], rest)
     assert good["w"].tolist() == [[2048, -1024], [4096, 8192]]
     near = [entry("w", [[0.5001, -0.25], [1, 2]], "<f4")]
-    assert opening_verify.quantise_array(np.float32([0.5001]), 12).tolist() == [2048]
+    assert opened_state.quantise_array(np.float32([0.5001]), 12).tolist() == [2048]
     with pytest.raises(Malformed, match="between the points"):
-        state_of(program, near, rest)
+        float_state(program, near, rest)
+    assert (
+        float_state(program, near, rest, start=True)["w"] == good["w"]
+    ).all()  # the parent's release, whatever it is
 
 
 @pytest.mark.parametrize(
@@ -340,33 +335,34 @@ def test_floats_between_grid_points_are_not_what_was_proven() -> None:
 def test_files_that_are_not_the_programs_state_are_refused(model: list[str], rest: list[str], words: str) -> None:
     zeros = [[0, 0], [0, 0]]
     with pytest.raises(Malformed, match=words):
-        state_of(momentum_program(), [entry(n, zeros) for n in model], [entry(n, zeros) for n in rest])
+        exact_state(momentum_program(), [entry(n, zeros) for n in model], [entry(n, zeros) for n in rest])
 
 
 def test_tensors_of_another_shape_or_type_are_refused() -> None:
     rest = [entry("optimizer.beta1_power", [0]), entry("w.momentum_buffer", [[0, 0], [0, 0]])]
     with pytest.raises(Malformed, match="shape"):
-        state_of(momentum_program(), [entry("w", [0, 0, 0, 0])], rest)
+        exact_state(momentum_program(), [entry("w", [0, 0, 0, 0])], rest)
+    floats = entry("w.momentum_buffer", [[0, 0]] * 2, "<f4")
     with pytest.raises(Malformed, match="F32"):
-        state_of(momentum_program(), [entry("w", [[0, 0], [0, 0]])], [entry("w.momentum_buffer", [[0, 0]] * 2, "<f4")])
+        exact_state(momentum_program(), [entry("w", [[0, 0], [0, 0]])], [floats])
 
 
 def test_a53_an_optimizers_memory_among_the_weights_is_refused() -> None:
     """A parent's release that holds momentum would hand it to the child's first step as if it were a weight."""
     zeros = [[0, 0], [0, 0]]
     with pytest.raises(Malformed, match="an optimizer's, but stands among"):
-        state_of(momentum_program(), [entry("w", zeros), entry("w.momentum_buffer", zeros)], [])
+        exact_state(momentum_program(), [entry("w", zeros), entry("w.momentum_buffer", zeros)], [])
 
 
 def test_a53_a_trained_weight_that_the_model_lacks_is_refused() -> None:
     """Given beside the model, it would leave the released file, and the model in use would not be the proven one."""
     zeros = [[0, 0], [0, 0]]
     with pytest.raises(Malformed, match="or a weight, which the model holds"):
-        state_of(momentum_program(), [], [entry("w", zeros), entry("w.momentum_buffer", zeros)])
+        exact_state(momentum_program(), [], [entry("w", zeros), entry("w.momentum_buffer", zeros)])
 
 
 def test_a53_a_negative_zero_is_no_point_of_the_grid() -> None:
     with pytest.raises(Malformed, match="between the points"):
-        state_of(
+        float_state(
             momentum_program(), [entry("w", [[-0.0, 0], [0, 0]], "<f4")], [entry("w.momentum_buffer", [[0, 0]] * 2)]
         )

@@ -50,6 +50,36 @@ def test_the_frozen_layer_is_the_parents_bit_by_bit_on_the_grid(finetune: tuple[
     assert stays == {"0.weight": True, "0.bias": True, "2.weight": False, "2.bias": False}
 
 
+@pytest.fixture(scope="module")
+def head_alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The same, with the frozen layer in front of the step: its features are committed records."""
+    folder = tmp_path_factory.mktemp("examples") / "head"
+    return folder, run("zk_finetune.py", "--out", str(folder), "--steps", "2", "--frozen", "records", expect=0)
+
+
+def test_a_program_over_the_head_alone_is_tied_to_the_parents_release_and_the_released_file(
+    head_alone: tuple[Path, str],
+) -> None:
+    from safetensors.numpy import load_file
+
+    folder, told = head_alone
+    assert "PASS: " in told
+    assert "proved: every one of the run's 2 steps was proven" in told
+    assert "they train 2 of the model's 4 tensors, and the others are released as the run began with them" in told
+    parent, released = (load_file(folder / name / "model.safetensors") for name in ("parent", "release"))
+    stays = {name: parent[name].tobytes() == released[name].tobytes() for name in parent}
+    assert stays == {"0.weight": True, "0.bias": True, "2.weight": False, "2.bias": False}
+    states = json.loads((folder / "kit/program.json").read_bytes())["nodes"]
+    assert [node["name"] for node in states if node["op"] == "state"] == ["2.weight", "2.bias"]
+
+
+def test_another_frozen_layer_under_the_developers_good_signature_is_denied(head_alone: tuple[Path, str]) -> None:
+    told = run("zk_finetune.py", "--out", str(head_alone[0]), "--bend", "frozen", expect=1)
+    assert (
+        "DENY: step 9, operation: digits-tuned: operation 2 (dequantise/1): recomputed, it gives other weights" in told
+    )
+
+
 @pytest.mark.parametrize(
     ("what", "reason"),
     [

@@ -8,33 +8,28 @@ from __future__ import annotations
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from opened_release import Opened, image
-from simulated_release import Simulation, failed, key, simulated_program
+from fine_tuned import SECRET, FineTuned, levels
+from opened_release import Opened
+from simulated_release import failed, key, simulated_program
 
-from attest.bundle import ReleaseBundle, join_lines, read_release
-from attest.certify import certify
-from attest.step_claims import Disclosure
-from attest.verdict.policy import Policy, PolicyDocument
-from attest.verdict.report import Report
+from attest.bundle import ReleaseBundle, read_release
 from attest.verdict.verify import verify
 from pot import begin, record
 from pot.canonical import canonical_bytes, sha256_hex, write_file
-from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
 from pot.errors import PotError, Refused, UsageError
-from pot.recording.precommit import Parent
 
 pytest.importorskip("ezkl")
 
-SECRET = bytes(range(32))
 STEPS = 4
 
 
-class Tuned:
+class Tuned(FineTuned):
     """A parent's release bundle, a kit, and a recorded run from the parent, all steps of it proven."""
+
+    steps = STEPS
 
     def __init__(self, folder: Path, *, momentum: bool = False, named: bool = True) -> None:
         from pot.zk.circuits.parts import choose_shape
@@ -45,15 +40,10 @@ class Tuned:
         from pot.zk.semantics.batches import batch_arrays
         from pot.zk.training import ExactTrainer, float_safetensors, weights_from_float, weights_of
 
-        self.folder, self.model = folder, folder / "model"
-        self.parent = self._parent(folder / "parent")
-        self._commit("train", "training", range(32))
-        self._commit("x", "exclusion", range(100, 112))
-        self._commit("overlapping", "exclusion", [100, 5])
+        super().__init__(folder, "quantise/1")
         program, engine = simulated_program(limb_bits=8, momentum=momentum), EzklEngine()
         srs = engine.make_srs(choose_shape(program).logrows)
         self.kit = build_kit(program, srs, folder / "kit", engine)
-        write_file(folder / "secret", SECRET)
         released = (folder / "parent/model.safetensors").read_bytes()
         source = ExactTrainer(
             program, weights_from_float(program, released, what="parent"), secret=SECRET,
@@ -84,64 +74,7 @@ class Tuned:
                 self.kit, secret=SECRET, precommit_sha256=precommit.sha256(), number=item.number, state=item.before,
                 batch=item.batch, engine=engine,
             )  # fmt: skip
-            write_file(folder / "proofs" / f"{item.number}.json", proof.to_bytes())
-
-    def _parent(self, folder: Path) -> Parent:
-        simulation = Simulation()
-        simulation._train("parent", None)
-        made = simulation.models["parent"]
-        write_file(folder / "model.safetensors", made.released)
-        write_file(folder / "config.json", b"{}")
-        write_file(folder / "claims.jsonl", join_lines(simulation.lines))
-        for sha256, data in simulation.objects.items():
-            write_file(folder / ".pot/objects" / sha256, data)
-        return Parent(
-            certificate_sha256=made.certificate_sha256, model_sha256=made.model_sha256, operation="quantise/1"
-        )
-
-    def _commit(self, name: str, role: Any, numbers: Any) -> None:
-        lines = b"".join(canonical_bytes(image(number)) + b"\n" for number in numbers)
-        write_file(self.folder / f"{name}.jsonl", lines)
-        write_committed(commit([self.folder / f"{name}.jsonl"], "pixels/1", role), self.folder / f"{name}.json")
-
-    def certify(self, model: Path, *, steps: int = STEPS, **disclosure: Any) -> ReleaseBundle:
-        """The release bundle of a copy of the model, with these openings."""
-        write_file(model / "model.safetensors", (self.model / "model.safetensors").read_bytes())
-        certify(
-            model, self.folder / "run", key("developer"), parent=self.folder / "parent", kit=self.kit.folder,
-            step_proofs=[self.folder / "proofs" / f"{number}.json" for number in range(1, steps + 1)],
-            commitments=[self.folder / "train.json"], disclosure=Disclosure(**disclosure), name="tuned",
-        )  # fmt: skip
-        return read_release(model)
-
-    @property
-    def everything(self) -> dict[str, Any]:
-        """All that can be opened."""
-        return {
-            "secret": self.folder / "secret",
-            "exclusions": [self.folder / "x.json"],
-            "records": [self.folder / "train.jsonl"],
-        }
-
-    def policy(self) -> Policy:
-        """Of somebody who trusts no auditor, and made the circuit and its reference string."""
-        from pot.commitments.dataset import DatasetCommitment
-
-        x = DatasetCommitment.from_bytes((self.folder / "x.json").read_bytes(), what="x")
-        pin = {"view": x.view, "records": x.records.count, "root_blake3": x.records.root_blake3}
-        document = {
-            "version": "pot/policy/v1",
-            "roles": {"developer": [{"name": "Acme", "public_key": key("developer").public.pem().decode()}]},
-            "require": [
-                {"claim": "steps-proven", "level": "proved", "every_step": True},
-                {"claim": "step-exclusion", "level": "proved", "every_step": True, "exclusion": pin},
-            ],
-            "zk": {
-                "circuits": [self.kit.circuit.sha256()],
-                "srs": [{"sha256": self.kit.circuit.srs_sha256, "class": "verifier"}],
-            },
-        }
-        return Policy.of(PolicyDocument.from_value(document, what="policy"))
+            write_file(self.proof(item.number), proof.to_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -152,11 +85,6 @@ def tuned(tmp_path_factory: pytest.TempPathFactory) -> Tuned:
 @pytest.fixture(scope="module")
 def release(tuned: Tuned) -> ReleaseBundle:
     return tuned.certify(tuned.folder / "opened", **tuned.everything)
-
-
-def levels(report: Report) -> dict[str, str]:
-    own = report.certificate.certificate_sha256 if report.certificate is not None else ""
-    return {claim.type: claim.level for claim in report.claims if claim.certificate_sha256 == own}
 
 
 def test_every_step_from_the_parents_release_is_proved_and_none_read_x(tuned: Tuned, release: ReleaseBundle) -> None:
@@ -192,7 +120,7 @@ def test_without_its_openings_the_same_proofs_are_only_committed(tuned: Tuned) -
 
 
 def test_one_step_less_is_not_every_step(tuned: Tuned) -> None:
-    report = verify(tuned.certify(tuned.folder / "less", steps=STEPS - 1, **tuned.everything), tuned.policy())
+    report = verify(tuned.certify(tuned.folder / "less", steps=range(1, STEPS), **tuned.everything), tuned.policy())
     assert report.verdict == "INCOMPLETE"
     assert levels(report)["step-exclusion"] == "committed"
 
@@ -241,7 +169,7 @@ def test_openings_of_other_secrets_and_data_are_not_made(tuned: Tuned) -> None:
         with pytest.raises(UsageError, match="belong together"):
             tuned.certify(tuned.folder / "lie", secret=tuned.folder / "secret", **some)
     with pytest.raises(UsageError, match="without step proofs"):
-        tuned.certify(tuned.folder / "lie", steps=0, secret=tuned.folder / "secret")
+        tuned.certify(tuned.folder / "lie", steps=[], secret=tuned.folder / "secret")
 
 
 def test_momentum_is_opened_too_and_a_secret_that_nothing_names_is_tried(tmp_path: Path) -> None:

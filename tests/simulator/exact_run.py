@@ -11,6 +11,7 @@ import numpy as np
 
 from pot import begin, record
 from pot.canonical import canonical_bytes, sha256_hex
+from pot.commitments.state import TensorEntry
 from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
 from pot.recording.checking.chain import ChainResult, check_chain
@@ -61,6 +62,9 @@ def trainer(**change: Any) -> ExactTrainer:
 class ExactRun:
     """A folder with `train.jsonl`, its commitment and the run directory `run`."""
 
+    frozen: Sequence[TensorEntry] = ()
+    """Tensors of the model beside those that are trained."""
+
     def __init__(self, folder: Path, records: int = 11, circuit_sha256: str = CIRCUIT_SHA256) -> None:
         self.folder, self.run_dir, self.circuit_sha256 = folder, folder / "run", circuit_sha256
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +107,7 @@ class ExactRun:
             nonce="0a" * 32,
             secret_sha256=sha256_hex(SECRET),
         )
-        source, data = trainer(), self.data
+        source, data = trainer(frozen=self.frozen), self.data
         with record(begun, state=source, data=data) as run:
             for records in run.batches(data):
                 run.step(loss=source.step(run.done + 1, batch_arrays(PROGRAM, records)))

@@ -51,7 +51,7 @@ from pot.zk.circuit import Circuit
 from pot.zk.circuits.field import encode
 from pot.zk.circuits.packing import blinds_of, state_vectors
 from pot.zk.kit import KitPart, VerifyingKit
-from pot.zk.opening_verify import state_of
+from pot.zk.opened_state import state_of
 from pot.zk.semantics.builder import Builder
 from pot.zk.semantics.fixed import dequantise, quantise
 from pot.zk.semantics.program import Program
@@ -356,7 +356,9 @@ class Simulation:
     def state_point(self, name: str, step: int) -> str:
         """The point of the state after a step."""
         program, layout = self.kit.program, self.kit.layout
-        tensors = state_of(program, entries_from_safetensors(self.state(name, step)), [])
+        held = entries_from_safetensors(self.state(name, step))
+        exact = any(entry.dtype == "I64" for entry in held)
+        tensors = state_of(program, held, [], semantics="exact" if exact else "float", start=step == 0)
         vectors = state_vectors(program, layout, tensors, blinds_of(layout, SECRET, "state", step))
         return "".join(made_points(self.kit, vectors))
 

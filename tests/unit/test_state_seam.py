@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ from pot import begin, record
 from pot.commitments.state import TensorEntry, entries_from_safetensors, tensors_digest
 from pot.data.readers import RecordDataset
 from pot.errors import Malformed, Refused, UsageError
+from pot.recording import state as seam
 from pot.recording.state import (
     capture_rng,
     digests,
@@ -150,3 +153,56 @@ def test_a_transcript_of_another_nonce_is_not_continued(tmp_path: Path) -> None:
     run.relink(events)
     with pytest.raises(Refused, match="not of this pre-commitment and nonce"):
         _train(run)
+
+
+def _two_parts(first: int, second: int) -> dict[str, Any]:
+    draw = random.Random(7)
+    sizes = {"model": first, "optimizer": second}
+    return {
+        **{name: [TensorEntry("t", "U8", (size,), draw.randbytes(size))] for name, size in sizes.items()},
+        "cursor": {"step": "3"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("cores", "first", "second", "hashers"),
+    [
+        (2, 1 << 20, 2 << 20, {"model": "MainThread", "optimizer": "pot-hasher_0"}),
+        (2, 2 << 20, 2 << 20, {"model": "pot-hasher_0", "optimizer": "MainThread"}),
+        (2, 1 << 10, 4 << 20, {"model": "MainThread", "optimizer": "MainThread"}),  # nearly all of it is one part
+        (2, 1 << 10, 2 << 10, {"model": "MainThread", "optimizer": "MainThread"}),  # not worth a thread
+        (4, 1 << 20, 2 << 20, {"model": "MainThread", "optimizer": "MainThread"}),
+    ],
+)
+def test_two_cores_hash_a_part_each_and_the_digests_are_those_of_one_core(
+    cores: int, first: int, second: int, hashers: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, str] = {}
+
+    def watched(kind: str, entries: Any, *, threads: int = 1) -> str:
+        seen[kind] = threading.current_thread().name
+        return tensors_digest(kind, entries, threads=threads)
+
+    parts = _two_parts(first, second)
+    alone = digests(parts)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(seam, "tensors_digest", watched)
+    assert list(digests(parts, threads=0).items()) == list(alone.items())
+    assert seen == hashers
+
+
+def test_what_the_other_core_refuses_reaches_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
+    parts = _two_parts(2 << 20, 2 << 20)
+    parts["optimizer"] *= 2  # one name twice, in the larger part
+    with pytest.raises(Malformed, match="names must ascend"):
+        digests(parts, threads=0)
+
+
+def test_only_a_durable_file_has_its_sha256_made(tmp_path: Path) -> None:
+    value = [TensorEntry("t", "U8", (3,), b"abc")]
+    kept = seam.write_files(tmp_path, {"model": value}, durable=True)["model.safetensors"]
+    written = (tmp_path / "model.safetensors").read_bytes()
+    assert kept == (len(written), seam.file_sha256(tmp_path / "model.safetensors"))
+    assert seam.write_files(tmp_path, {"model": value})["model.safetensors"] == (len(written), "")
+    assert (tmp_path / "model.safetensors").read_bytes() == written

@@ -37,7 +37,9 @@ def judged(*, semantics: str = "float", batch: str = "2", pinned: bool = True) -
     precommit = SimpleNamespace(
         config={"circuit_sha256": CIRCUIT.sha256()}, semantics=semantics, order=SimpleNamespace(batch=batch)
     )
-    case: Any = SimpleNamespace(ledger=Ledger(), precommit=precommit, object=lambda _, sha256, __: held[sha256])
+    case: Any = SimpleNamespace(
+        ledger=Ledger(), precommit=precommit, not_shown=set(), object=lambda _, sha256, __: held[sha256]
+    )
     policy: Any = SimpleNamespace(circuits=[CIRCUIT.sha256()] * pinned, srs={CIRCUIT.srs_sha256: "verifier"})
     return step_kit(case, CIRCUIT.sha256(), policy), case.ledger
 

@@ -84,7 +84,11 @@ def _other_shapes(one: dict[str, TensorEntry], other: dict[str, TensorEntry], *,
 
 
 def _trained(start: Opened, end: Opened) -> list[str]:
-    """The tensors that updates move: those of the optimizer, else all reals, else all numbers."""
+    """The tensors that updates move: those of the optimizer, else all reals, else all numbers.
+
+    Without an optimizer's groups, what stayed as it was is not among them: frozen reals beside trained integers would
+    stand for these.
+    """
     shared = [
         name for name, entry in end.model.items()
         if name in start.model and start.model[name].shape == entry.shape and start.model[name].dtype == entry.dtype
@@ -93,8 +97,12 @@ def _trained(start: Opened, end: Opened) -> list[str]:
     if end.groups is not None:
         held = {name for group in end.groups for name in group.parameters}
         return [name for name in shared if name in held]
-    reals = [name for name in shared if unit_roundoff(end.model[name])]
-    return reals or shared
+    moved = [name for name in shared if not _same_bytes(start.model[name], end.model[name])] or shared
+    return [name for name in moved if unit_roundoff(end.model[name])] or moved
+
+
+def _same_bytes(one: TensorEntry, other: TensorEntry) -> bool:
+    return bool(np.array_equal(np.frombuffer(one.data, np.uint8), np.frombuffer(other.data, np.uint8)))
 
 
 def _directions(before: Opened | None, start: Opened, end: Opened, found: Movement) -> None:

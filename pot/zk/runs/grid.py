@@ -13,14 +13,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pot.errors import UsageError
+from pot.zk.family import GridTensor, Step, family_of
 from pot.zk.semantics.fixed import dequantise_array, quantise_array
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
-
-    from pot.zk.semantics.program import Node, Program
 
     Ints = NDArray[np.int64]
 
@@ -30,11 +29,11 @@ __all__ = ["Grid"]
 class Grid:
     """Names which tensors of the module and the optimizer a program's state has."""
 
-    def __init__(self, program: Program, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def __init__(self, step: Step, module: torch.nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Raises `UsageError` where program and optimizer train different parameters, or one is not float32."""
         self._optimizer = optimizer
         known = dict(module.named_parameters())
-        nodes = {str(program.nodes[index].name): program.nodes[index] for index in program.states}
+        nodes = family_of(step).state_tensors
         self.parameters = {name: node for name, node in nodes.items() if name in known}
         self.entries = {
             name: node
@@ -83,18 +82,18 @@ class Grid:
         return found
 
 
-def _check(name: str, value: Any, node: Node) -> None:
+def _check(name: str, value: Any, node: GridTensor) -> None:
     if str(value.dtype) != "torch.float32" or list(value.shape) != list(node.shape):
         raise UsageError(
             f"{name}: is {value.dtype} {tuple(value.shape)}, the program has float32 {tuple(node.shape)} in its place"
         )
 
 
-def _integers(name: str, value: Any, node: Node) -> Ints:
+def _integers(name: str, value: Any, node: GridTensor) -> Ints:
     return quantise_array(value.detach().cpu().numpy(), node.bits, what=name)
 
 
-def _put(target: Any, values: Ints, node: Node) -> None:
+def _put(target: Any, values: Ints, node: GridTensor) -> None:
     import torch
 
     with torch.no_grad():

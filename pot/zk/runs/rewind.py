@@ -2,7 +2,7 @@
 
 Spec: `specs/step-proof.md`, "Integer training". Proving a challenged step needs the state before it and its batch; both
 follow from the run's checkpoints, its committed order and its data, whoever does it. Of a step that was taken in floats
-the states are those that the trainer kept.
+(or by ezkl's arithmetic, family auto) the states are those that the trainer kept.
 
 Shows: nothing; the points of the step proof are compared with the transcript's.
 """
@@ -20,15 +20,15 @@ from pot.recording.checking.chain import ChainResult
 from pot.recording.precommit import Precommit, total_records
 from pot.recording.state import check_files, checkpoint_name
 from pot.recording.transcript import Points, StartEvent, Transcript
+from pot.zk.family import Step, family_of
 from pot.zk.runs.kept import read_kept
 from pot.zk.runs.segment import StepInputs
-from pot.zk.semantics.batches import batch_arrays
 from pot.zk.semantics.exact import run
+from pot.zk.semantics.program import Program
 from pot.zk.training import read_state
 
 if TYPE_CHECKING:
     from pot.recording.checking.chain import Segment
-    from pot.zk.semantics.program import Program
 
 __all__ = ["Records", "points_of", "step_inputs"]
 
@@ -59,7 +59,7 @@ def step_inputs(
     precommit: Precommit,
     transcript: Transcript,
     chain: ChainResult,
-    program: Program,
+    program: Step,
     numbers: Collection[int],
     records: Records,
     *,
@@ -72,7 +72,8 @@ def step_inputs(
     `RangeLeft`.
     """
     start = transcript.events[0]
-    if not isinstance(start, StartEvent) or (precommit.semantics != "exact" and kept is None):
+    exact = precommit.semantics == "exact" and isinstance(program, Program)
+    if not isinstance(start, StartEvent) or (not exact and kept is None):
         raise UsageError(
             f"{run_dir}: a run with exact semantics is needed, or the folder in which a float run's states were kept"
         )
@@ -86,9 +87,10 @@ def step_inputs(
 
     def batch(number: int) -> Mapping[str, Any]:
         chosen = batch_records(seed, len(records), int(precommit.order.batch), number)[2]
-        return batch_arrays(program, [records[index] for index in chosen])
+        return family.batch_arrays([records[index] for index in chosen])
 
-    if precommit.semantics == "exact":
+    family = family_of(program)
+    if exact and isinstance(program, Program):
         for segment in chain.segments:
             chosen = {number for number in wanted if segment.first <= number <= segment.last}
             if chosen:
@@ -96,7 +98,7 @@ def step_inputs(
     elif kept is not None:
         for number in sorted(wanted):
             found = StepInputs(number, read_kept(kept, number - 1), batch(number), read_kept(kept, number))
-            run(program, found.before, found.batch, after=found.after)
+            family.next_state(found.before, found.batch, found.after)
             yield found
 
 
