@@ -13,7 +13,6 @@ import json
 import resource
 import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -132,12 +131,6 @@ def call_verify(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
     return {"valid": results}
 
 
-def call_sleep(ezkl: Any, request: dict[str, Any]) -> dict[str, Any]:
-    """Hangs, as ezkl does on a value outside a table: what the time limit is tested with."""
-    while True:
-        time.sleep(1)
-
-
 CALLS = {
     "make_srs": call_make_srs,
     "settings": call_settings,
@@ -146,7 +139,6 @@ CALLS = {
     "mock": call_mock,
     "prove": call_prove,
     "verify": call_verify,
-    "sleep": call_sleep,
 }
 
 

@@ -13,7 +13,7 @@ or new.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pot.canonical import parse
 from pot.errors import Malformed, Refused
@@ -44,6 +44,8 @@ __all__ = [
     "verify_step",
     "verify_steps",
 ]
+
+_AT_ONCE: Final = 128  # proofs that one child checks, far from its limits: a run may have thousands
 
 Code = Literal["circuit", "kit", "run", "step", "length", "points", "constants", "invalid", "opening"]
 
@@ -80,7 +82,7 @@ def verify_step(
 def verify_steps(
     proofs: Sequence[StepProof], *, kit: VerifyingKit, circuit_sha256: str, expected: Sequence[Expected], engine: Engine
 ) -> None:
-    """Check many step proofs of one circuit, one child process a part. Raises like `verify_step`."""
+    """Check many step proofs of one circuit, few child processes a part. Raises like `verify_step`."""
     if len(proofs) != len(expected):
         raise StepProofRefused("step", f"{len(proofs)} step proofs are given for {len(expected)} steps")
     # 1 the circuit is the pinned one, and program, keys, settings and SRS are the circuit's
@@ -101,7 +103,10 @@ def verify_steps(
         for proof, (points, challenges) in zip(proofs, checked, strict=True):
             body = _check_front(proof, at, document, {**points, **family.pinned(kit.circuit)})
             bodies.append((body, family.public(challenges, document)))
-        valid = engine.verify(bodies, part.settings, part.verifying_key, kit.srs)
+        valid: list[bool] = []
+        for start in range(0, len(bodies), _AT_ONCE):
+            block = bodies[start : start + _AT_ONCE]
+            valid += engine.verify(block, part.settings, part.verifying_key, kit.srs)
         for proof, accepted in zip(proofs, valid, strict=True):
             if not accepted:
                 raise StepProofRefused(

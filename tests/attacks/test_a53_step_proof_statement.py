@@ -46,6 +46,24 @@ def test_a53_honest_proofs_pass_and_link(world: ProvenSteps) -> None:
     assert open_kit(world.kit.folder).circuit == world.kit.circuit
 
 
+def test_a53_a_long_chain_is_checked_in_blocks(world: ProvenSteps, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One child for all would run into its time limit, and the wrong proof may stand in any block."""
+    monkeypatch.setattr(verifier, "_AT_ONCE", 2)
+    one, two = world.proofs
+    last = int(one.proofs[0][-2:], 16) ^ 1
+    bent = one.model_copy(update={"proofs": [f"{one.proofs[0][:-2]}{last:02x}", one.proofs[1]]})
+    for chain in ([one, two, one, two, one], [one, two, one, two, bent]):
+        expected = [world.expected(int(proof.step)) for proof in chain]
+        asked = len(world.engine.usage)
+        given = {"kit": world.kit.verifying, "circuit_sha256": world.pin, "expected": expected, "engine": world.engine}
+        if bent in chain:
+            with pytest.raises(verifier.StepProofRefused, match="step 1: part 1"):
+                verifier.verify_steps(chain, **given)
+        else:
+            verifier.verify_steps(chain, **given)
+            assert [use.call for use in world.engine.usage[asked:]] == ["verify"] * 6
+
+
 def test_a53_a_proof_of_another_step(world: ProvenSteps) -> None:
     second = world.proofs[1]
     assert world.system_accepts(bodies(second)[:1], world.public(second, 0)) == [True]
@@ -76,6 +94,61 @@ def test_a53_a_proof_under_another_circuit(world: ProvenSteps) -> None:
             circuit_sha256=bent.sha256(), expected=world.expected(), engine=world.engine,
         )  # fmt: skip
     assert caught.value.code == "invalid"
+
+
+@pytest.mark.parametrize("name", ["step", "precommit_sha256", "circuit_sha256"])
+def test_a53_a_challenge_that_left_one_thing_out(
+    name: str, world: ProvenSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where run, step or circuit were not in the challenge, the document's own word for it would be all there is."""
+    circuit = world.kit.circuit.model_copy(update={"label": "the same circuit with another name"})
+    sold: dict[str, dict[str, Any]] = {
+        "step": {"step": "2"}, "precommit_sha256": {"precommit_sha256": OTHER_RUN},
+        "circuit_sha256": {"circuit_sha256": circuit.sha256()},
+    }  # fmt: skip
+    first = world.proofs[0].model_copy(update=sold[name])
+    kit = replace(world.kit.verifying, circuit=circuit) if name == "circuit_sha256" else world.kit.verifying
+    expected = verifier.Expected(first.precommit_sha256, int(first.step), world.points[0])
+
+    def check() -> None:
+        verifier.verify_step(
+            first, kit=kit, circuit_sha256=kit.circuit.sha256(), expected=expected, engine=world.engine
+        )
+
+    with pytest.raises(verifier.StepProofRefused, match="does not verify"):
+        check()
+    real, honest = verifier.challenge, {"step": 1, "precommit_sha256": RUN, "circuit_sha256": world.pin}
+    monkeypatch.setattr(verifier, "challenge", lambda **given: real(**{**given, name: honest[name]}))
+    check()
+
+
+def test_a53_a_proof_that_begins_with_other_points_than_it_names(
+    world: ProvenSteps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transcript's points fix the challenge, and once it is known the proof is made of other vectors."""
+    first = world.proofs[0]
+    points = dict(zip(world.kit.verifying.layout.names(), all_points(first), strict=True))
+    known = world.challenge(points, 1)
+    forged = world.forge(cancelling(world.bench, world.vectors(), known), known=known)
+    assert forged.points.after != first.points.after
+    sold = first.model_copy(update={"proofs": forged.proofs})
+    assert world.refuses(sold) == "points"
+    monkeypatch.setattr(verifier, "_check_front", lambda proof, at, *_: bytes.fromhex(proof.proofs[at]))
+    world.check(sold)
+
+
+def test_a53_one_part_says_nothing_of_the_others_share(world: ProvenSteps) -> None:
+    """A wrong next state is left to the part that checks it; the other verifies, so none may be missing."""
+    wrong = changed(world.vectors(), (world.bench.place("after", PROGRAM.states[0]), 12345))
+    proof = world.forge(wrong)
+    found = [
+        world.system_accepts([body], world.public(proof, at), part=at) == [True]
+        for at, body in enumerate(bodies(proof))
+    ]
+    assert sorted(found) == [False, True]
+    assert world.refuses(proof, world.expected(points=proof.points)) == "invalid"
+    alone = proof.model_copy(update={"proofs": [proof.proofs[found.index(True)]]})
+    assert world.refuses(alone, world.expected(points=proof.points)) == "length"
 
 
 def test_a53_a_proof_of_another_batch(world: ProvenSteps) -> None:

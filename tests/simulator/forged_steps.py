@@ -1,4 +1,4 @@
-"""Vectors of steps that are almost right: each solves every equation of its step; only a range speaks against it."""
+"""Vectors of steps that are almost right: each holds but for one check, which `leave_out` takes out of the circuit."""
 
 from __future__ import annotations
 
@@ -6,11 +6,35 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from small_steps import LIMB_BITS, SmallStep
-from step_attacks import Bench, Vectors, at, changed
+import pytest
+from small_steps import LIMB_BITS, SmallStep, small_steps
+from step_attacks import SECRET, Bench, Vectors, at, changed
 
+from pot.zk.circuits import parts as parts_module
 from pot.zk.circuits.field import MODULUS, inverse
+from pot.zk.circuits.graph import Graph
+from pot.zk.circuits.identities import Identities, Identity
+from pot.zk.circuits.packing import blinds_of, state_vectors
+from pot.zk.circuits.parts import Shape
 from pot.zk.semantics.exact import run
+
+
+def leave_out(monkeypatch: pytest.MonkeyPatch, check: str) -> None:
+    """Leaves one check out of every circuit that is drafted from then on.
+
+    `lookups`: nothing is looked up; `kept`: no lookup that nothing else reads; else all identities of that kind.
+    """
+    if check == "lookups":
+        monkeypatch.setattr(Graph, "table", lambda graph, tensor: tensor)
+    elif check == "kept":
+        monkeypatch.setattr(Identities, "kept", lambda identities, sums: None)
+    else:
+        known = parts_module.identities_of
+
+        def others(nodes: Any, ends: Any) -> list[Identity]:
+            return [item for item in known(nodes, ends) if item.kind != check]
+
+        monkeypatch.setattr(parts_module, "identities_of", others)
 
 
 def honest(step: SmallStep) -> tuple[Bench, Vectors]:
@@ -35,6 +59,18 @@ def rounded_up(step: SmallStep) -> Vectors:
     return changed(
         vectors, (quotient, at(vectors, quotient) + 1), (rest, at(vectors, rest) - (1 << count + raised)),
         (after, at(vectors, after) + 1),
+    )  # fmt: skip
+
+
+def limb_beyond_its_end(step: SmallStep, shape: Shape | None = None) -> Vectors:
+    """q - 1 and r + 2^s: the equation holds, and r is one more than its one limb can hold."""
+    bench = Bench.of(step.program, shape)
+    vectors, index = bench.honest(step.state, step.batch), node(step, "round")
+    quotient, rest = bench.place("witness", index, "q"), bench.place("witness", index, "r.0")
+    after = bench.place("after", step.program.states[1])
+    return changed(
+        vectors, (quotient, at(vectors, quotient) - 1), (rest, at(vectors, rest) + (1 << LIMB_BITS)),
+        (after, at(vectors, after) - 1),
     )  # fmt: skip
 
 
@@ -89,6 +125,77 @@ def second_largest(step: SmallStep) -> Vectors:
     after = [bench.place("after", step.program.states[1], element=element) for element in range(3)]
     changes += [(place, at(vectors, place) + int(moved[element])) for element, place in enumerate(after)]
     return changed(vectors, *changes)
+
+
+def argmax_of_zeros() -> SmallStep:
+    """The largest values are exactly 0, more than once."""
+    found = small_steps()["argmax"]
+    return SmallStep(found.program, found.state, {"x": np.array([[-3, 0, 0], [0, 0, 0]])})
+
+
+def masks_of_zeros() -> SmallStep:
+    """A relu's mask of small values, two of which are exactly 0."""
+    found = small_steps()["positive"]
+    return SmallStep(found.program, {**found.state, "w": np.array([[1, 0, 2], [3, 0, 1]])}, found.batch)
+
+
+def mask_at_zero(step: SmallStep) -> Vectors:
+    """The mask is 1 where the value is exactly 0, and so the next state moves there."""
+    bench, vectors = honest(step)
+    after = [bench.place("after", step.program.states[1], element=element) for element in (1, 4)]
+    moved = [int(value) for value in step.batch["x"][:, 1]]
+    assert 0 not in moved
+    return changed(vectors, *((place, at(vectors, place) + move) for place, move in zip(after, moved, strict=True)))
+
+
+def fraction_of_quotient(step: SmallStep) -> Vectors:
+    """With r + 1 in place of r the quotient is no integer any more."""
+    bench, vectors = honest(step)
+    index = node(step, "round")
+    count = step.program.nodes[index].count or 0
+    rest = next(p for p in bench.places("witness") if p.node == index and p.tag == "r.0" and at(vectors, p) < 128)
+    quotient = bench.place("witness", index, "q", rest.element)
+    after = bench.place("after", step.program.states[1], element=rest.element)
+    gap = inverse(1 << count)
+    return changed(
+        vectors, (rest, at(vectors, rest) + (1 << -count % LIMB_BITS)), (quotient, at(vectors, quotient) - gap),
+        (after, at(vectors, after) - gap),
+    )  # fmt: skip
+
+
+def bent_batch(elements: dict[int, int]) -> Callable[[SmallStep], Vectors]:
+    """Other elements in a batch, and the next state that follows from them, where no range is checked."""
+
+    def forge(step: SmallStep) -> Vectors:
+        bench, vectors = honest(step)
+        batch = step.program.batches[0]
+        changes = [(bench.place("batch", batch, element=element), value) for element, value in elements.items()]
+        with pytest.MonkeyPatch.context() as patched:
+            leave_out(patched, "range")
+            return follow(Bench.of(step.program), changed(vectors, *changes))
+
+    return forge
+
+
+def two_steps_on(step: SmallStep) -> Vectors:
+    """In place of the next state the one after it."""
+    bench, vectors = honest(step)
+    later = run(step.program, run(step.program, step.state, step.batch).next, step.batch).next
+    blinds = blinds_of(bench.parts.layout, SECRET, "state", 2)
+    return {**vectors, "after.0": state_vectors(step.program, bench.parts.layout, later, blinds)[0]}
+
+
+def wrapped_weight(step: SmallStep, more: int = 5) -> Vectors:
+    """A weight that is no integer, but the field element whose product rounds to a quotient `more` too large."""
+    bench, vectors = honest(step)
+    index, count = node(step, "round"), step.program.nodes[node(step, "round")].count or 0
+    inputs = step.batch["x"].reshape(-1).tolist()
+    element = next(element for element, value in enumerate(inputs) if value)
+    gap = (more << count) * inverse(inputs[element]) % MODULUS
+    w, v = step.program.states
+    moved = [("before", w, "", gap), ("after", w, "", gap), ("witness", index, "q", more), ("after", v, "", more)]
+    places = [(bench.place(name, where, tag, element), by) for name, where, tag, by in moved]
+    return changed(vectors, *((place, at(vectors, place) + by) for place, by in places))
 
 
 def beyond_slack(step: SmallStep) -> Vectors:

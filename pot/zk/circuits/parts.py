@@ -144,22 +144,18 @@ def _largest(
     program: Program, layout: Layout, shape: Shape, open_: list[tuple[int, Identity]], constants: Constants
 ) -> Part | None:
     """The part with as many of the identities as fit."""
-    writer, count = _Writer(program, layout, Constants()), 0
-    for number, identity in open_:
-        writer.write(number, identity)
-        if not _fits(writer.graph, shape.logrows, shape.columns):
-            break
-        count += 1
+    count = len(open_)
     while count:
-        tried = Constants(constants.values)
+        tried, written = Constants(constants.values), 0
         writer = _Writer(program, layout, tried)
-        for number, identity in open_[:count]:
-            writer.write(number, identity)
+        while written < count and _fits(writer.graph, shape.logrows, shape.columns):
+            writer.write(*open_[written])
+            written += 1
         part = writer.close()
         if _fits(part.graph, shape.logrows, shape.columns):
             constants.extend(tried)
             return part
-        count -= 1  # closing a part takes rows too
+        count = written - 1  # the last one was too much, or closing the part was
     return None
 
 
