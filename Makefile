@@ -39,7 +39,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/python -m pytest -q $(PARALLEL) tests/unit tests/vectors
 
-# Everything, in under a quarter of an hour on two cores.
+# Everything, in about twenty minutes on two cores.
 test: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

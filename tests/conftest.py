@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,10 @@ settings.register_profile("project", deadline=None)  # no test asserts wall time
 settings.load_profile("project")
 
 sys.path.insert(0, str(Path(__file__).parent / "simulator"))
+
+# A shell ignores interrupts for what it starts in the background, and so would all commands that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
