@@ -28,7 +28,7 @@ def _small(name: str, program: str | None = None, option: str = "--small") -> li
 PARTS = {
     "data": "to both roots/pymerkle/merkletools/raw blake3/model_signing/Bloom/winnow50/Arrow",
     "memorization": "point AUC/last weights/skipped/wholly/suspects/canaries/no sign",
-    "recorder": "segment mode, cpu/step mode, cpu/extra memory/state digest/replay/verify/order",
+    "recorder": "segment mode, cpu/step mode, cpu/limit/extra memory/state digest/replay/steps alone/verify/order",
 }
 
 

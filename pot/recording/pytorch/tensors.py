@@ -9,6 +9,7 @@ Shows / does not show: nothing; this is a form of writing.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import JsonValue
@@ -30,7 +31,7 @@ def entry(name: str, value: torch.Tensor) -> TensorEntry:
     import torch
 
     shape = tuple(value.shape)
-    flat = value.detach().cpu().contiguous().reshape(-1)
+    flat = value.detach().cpu().contiguous().view(-1)
     array: Any = flat.view(torch.uint8).numpy() if flat.numel() else b""
     return TensorEntry(name, _dtype_name(value.dtype), shape, memoryview(array))
 
@@ -47,6 +48,7 @@ def tensor(item: TensorEntry) -> torch.Tensor:
     return torch.frombuffer(bytearray(item.data), dtype=kind).reshape(item.shape)
 
 
+@lru_cache(maxsize=1)
 def _dtypes() -> dict[Any, str]:
     import torch
 
