@@ -34,7 +34,6 @@ from pot.recording.transcript import StartEvent
 
 PROGRAM = Path(__file__).with_name("recorder_program.py")
 ROOT = PROGRAM.parent.parent
-_NO_GOAL = 1e9  # of rows that explain others
 _HASHED = 10  # times
 
 
@@ -93,7 +92,7 @@ def training_rows(folder: Path, small: bool) -> list[Row]:
         for kind in ("cpu", "wall"):
             ratio = median(recorded[kind] / plain[kind] for plain, recorded in pairs)
             value = median(recorded[kind] for _, recorded in pairs)
-            rows.append(Row(f"training, {mode} mode, {kind}", value, "s", what, ratio, goal if not small else _NO_GOAL))
+            rows.append(Row(f"training, {mode} mode, {kind}", value, "s", what, ratio, goal if not small else None))
         extra = min(max(0, recorded["peak"] - plain["peak"]) for plain, recorded in pairs)
         state = pairs[0][1]["state"]
         if mode == "step":
@@ -110,7 +109,7 @@ def floor_row(state: int, step: float) -> Row:
         blake3(data).digest()
     seconds = (time.process_time() - began) / _HASHED
     what = f"raw BLAKE3 of the state, {state / 1e6:.0f} MB, beside a step of {1e3 * step:.0f} CPU ms"
-    return Row("limit of step mode, cpu", 1e3 * seconds, "CPU ms", what, 1 + seconds / step, _NO_GOAL)
+    return Row("limit of step mode, cpu", 1e3 * seconds, "CPU ms", what, 1 + seconds / step, None)
 
 
 def digest_row(small: bool) -> Row:
@@ -162,11 +161,11 @@ def replay_rows(folder: Path, small: bool) -> list[Row]:
         step = trained[kind] / steps
         ratio, without = all_of_it[kind] / (segment * step), (all_of_it[kind] - around[kind]) / (segment * step)
         what = f"training its {segment} steps of {1e3 * step:.0f} ms"
-        rows.append(Row(f"replay of a segment, {kind}", all_of_it[kind], "s", what, ratio, _NO_GOAL if small else 1.1))
-        rows.append(Row(f"its steps alone, {kind}", all_of_it[kind] - around[kind], "s", what, without, _NO_GOAL))
+        rows.append(Row(f"replay of a segment, {kind}", all_of_it[kind], "s", what, ratio, None if small else 1.1))
+        rows.append(Row(f"its steps alone, {kind}", all_of_it[kind] - around[kind], "s", what, without, None))
         least = around[kind] / (0.1 * step)
         what = f"the segment from which it is a tenth, at these steps: {least:.0f} steps"
-        rows.append(Row(f"limit: its start and end, {kind}", around[kind], "s", what, least / segment, _NO_GOAL))
+        rows.append(Row(f"limit: its start and end, {kind}", around[kind], "s", what, least / segment, None))
     return rows
 
 
