@@ -21,8 +21,9 @@ from pot.canonical import parse_canonical, read_file, write_file
 from pot.commitments.seed import integer, run_seed
 from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
-from pot.recording.config import first_difference, plain_config
-from pot.recording.describe import NONCE_TIMEOUT, Options, describe, seed_source
+from pot.recording.config import plain_config
+from pot.recording.contradiction import contradiction
+from pot.recording.describe import NONCE_TIMEOUT, Options, describe, lacking, seed_source
 from pot.recording.environment import refuse_unrepeatable, replay_obstacles
 from pot.recording.joining import check_layout, differing_processes, introduction
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Parent, Precommit, SeedNonce
@@ -67,6 +68,10 @@ class Begun:
     strict: bool = False
     ranks: Ranks = field(default_factory=alone, repr=False)
     """The processes that train together."""
+    launched: bool = False
+    """Whether the script knows nothing of it: its loop then turns over for the finished steps (`pot run`)."""
+    lacks: str | None = None
+    """Of a launched script, which committed files are not among its inputs: it is said when its reads are known."""
     seed: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -159,6 +164,8 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
         return Begun(replay.run_dir, precommit, given, None, replay, ranks=ranks)
     folder = Path(run_dir)
     locks: list[RunLock] = []
+    launched = options.launcher is not None
+    lacks: list[str] = []
 
     def said() -> bytes:
         seed_source(options.nonce)  # first of all: nothing is written for a nonce that can never be had
@@ -173,8 +180,10 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
             talk(sentence)
         locks.append(RunLock(folder))
         content, documents, reason = describe(options, plain_config(options.config), ranks.world)
-        _look_ahead(reason, options.strict)
-        precommit = _settle(folder, content, documents)
+        lost = lacking(content, documents, "--input" if launched else "inputs=")
+        lacks.extend([lost] if lost is not None else [])
+        _look_ahead(reason, () if launched else lacks, options.strict)
+        precommit = _settle(folder, content, documents, launched=launched)
         return _nonce(folder, precommit, options.nonce, options.nonce_timeout) + precommit.to_bytes()
 
     try:
@@ -185,16 +194,22 @@ def prepare(run_dir: str | Path, options: Options) -> Begun:
         raise
     precommit = Precommit.from_bytes(answer[_NONCE_BYTES:], what=PRECOMMIT_FILE)
     held = locks[0] if locks else None
-    return Begun(folder, precommit, answer[:_NONCE_BYTES], held, strict=options.strict, ranks=ranks)
+    return Begun(
+        folder, precommit, answer[:_NONCE_BYTES], held, strict=options.strict, ranks=ranks, launched=launched,
+        lacks=lacks[0] if lacks else None,
+    )  # fmt: skip
 
 
-def _look_ahead(reason: str | None, strict: bool) -> None:
+def _look_ahead(reason: str | None, lacks: Sequence[str], strict: bool) -> None:
     """Say what will not replay, or refuse to begin because of it."""
     obstacles = replay_obstacles()
-    if strict and (reason is not None or obstacles):
-        raise Refused(f"begin(strict=True): this run would not replay: {reason or obstacles[0]}")
+    found = [*([reason] if reason is not None else []), *lacks, *obstacles]
+    if strict and found:
+        raise Refused(f"begin(strict=True): this run would not replay: {found[0]}")
     if reason is not None:
         talk(f"this run can be recorded but not replayed: {reason}")
+    for sentence in lacks:
+        talk(sentence)
     for obstacle in obstacles:
         talk(f"a replay may come out differently: {obstacle}")
 
@@ -205,7 +220,7 @@ def talk(sentence: str) -> None:
     sys.stderr.flush()
 
 
-def _settle(folder: Path, content: dict[str, Any], documents: dict[str, Committed]) -> Precommit:
+def _settle(folder: Path, content: dict[str, Any], documents: dict[str, Committed], *, launched: bool) -> Precommit:
     """The pre-commitment on disk: the one that is there if it says the same, else a new one in an empty folder."""
     path = folder / PRECOMMIT_FILE
     if path.exists() or path.is_symlink():
@@ -216,12 +231,13 @@ def _settle(folder: Path, content: dict[str, Any], documents: dict[str, Committe
                 value.pop(key, None)
         recorded["environment"].pop("notes", None)
         now = {**content, "environment": {"bits": content["environment"]["bits"]}}
-        difference = first_difference(recorded, now)
-        if difference is not None:
+        found = contradiction(recorded, now, launched=launched)
+        if found is not None:
             untrained = not (folder / TRANSCRIPT_FILE).exists()
-            delete = "nothing was trained in it yet: delete it, or " if untrained else ""
+            ways = [*(["nothing was trained in it yet: delete it"] if untrained else []), *found.ways]
+            way = "".join(f"{way}, or " for way in ways)
             raise Refused(
-                f"{folder}: this run was begun with other content: {difference}; {delete}use a new run folder"
+                f"{folder}: this run was begun with other content: {found.difference}; {way}use a new run folder"
             )
         _refuse_complete(folder)
         return existing

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from pot.commitments.order import steps_per_epoch
-from pot.errors import UsageError
+from pot.errors import Malformed, UsageError
 from pot.recording.config import config_digest
 from pot.recording.environment import capture, environment_sha256
 from pot.recording.precommit import Parent
@@ -21,7 +21,7 @@ from pot.recording.program import describe_program
 if TYPE_CHECKING:
     from pot.data.commit import Committed
 
-__all__ = ["NONCE_TIMEOUT", "Options", "describe", "seed_source"]
+__all__ = ["NONCE_TIMEOUT", "Options", "describe", "lacking", "seed_source"]
 
 DEFAULT_CHECKPOINT_EVERY: Final = 50
 DEFAULT_STATE_EVERY: Final = 100
@@ -103,6 +103,24 @@ def describe(
     return content, documents, reason
 
 
+def lacking(content: Mapping[str, Any], documents: Mapping[str, Committed], give: str) -> str | None:
+    """Which committed files are not among the inputs, in a sentence; None where all are, or where records lie in none.
+
+    `give`: how this program's inputs are named. A commitment of a program's own data set has no files to look for.
+    """
+    named = {file["sha256"] for file in content["program"]["data_files"]}
+    for name, committed in documents.items():
+        shards = committed.commitment.shards
+        lost = [shard.name for shard in shards if shard.sha256 not in named]
+        if lost:
+            what = f"{lost[0]}, which" if len(shards) == 1 else f"{len(lost)} files, first {lost[0]}, of those that"
+            return (
+                f"the inputs lack {what} {name} commits to: no audit can recompute its roots, and a replay lacks what"
+                f" is not named; give the committed files by {give}"
+            )
+    return None
+
+
 def _layout(options: Options, processes: int) -> dict[str, str]:
     if options.sharding not in ("replicated", "rows"):
         raise UsageError(f'begin: sharding is {options.sharding!r}; it is "replicated" or "rows"')
@@ -182,7 +200,10 @@ def _describe_data(
     shards: dict[str, tuple[str, int]] = {}
     for number, item in enumerate(commitments, 1):
         named = isinstance(item, (str, Path))
-        committed = load_committed(Path(item)) if isinstance(item, (str, Path)) else item
+        try:
+            committed = load_committed(Path(item)) if isinstance(item, (str, Path)) else item
+        except Malformed as error:
+            raise Malformed(f"{error}; commitments= names files that 'pot data commit' wrote, not the data") from None
         name = Path(item).stem if isinstance(item, (str, Path)) and named else f"data-{number}"
         commitment = committed.commitment
         if commitment.role != "training":

@@ -14,13 +14,15 @@ from typing import Any, Self
 
 from pydantic import JsonValue
 
-from pot.errors import EnvironmentFailure, UsageError
+from pot.errors import EnvironmentFailure, Refused, UsageError
 from pot.recording import replaying
 from pot.recording.batches.feeding import Fed, feed_of
 from pot.recording.begin import Begun, talk
 from pot.recording.generators import capture_rng, restore_rng
 from pot.recording.going_on import enter, enter_replay
+from pot.recording.precommit import files_due
 from pot.recording.program import late_modules
+from pot.recording.pytorch.moved import RULE
 from pot.recording.state import StateSource
 from pot.recording.transcript import Points, StepEvent, loss_text
 from pot.recording.writing.checkpointing import StateTaker
@@ -55,6 +57,7 @@ class Run:
         self._losses: list[Any] = []
         self._held: list[StepEvent] = []  # steps of the open segment, while their points are not known
         self._replayed: list[dict[str, Any]] = []
+        self._groups: list[JsonValue] | None = None  # the optimizer's at the start, while nothing was said of them
 
     def __enter__(self) -> Self:
         try:
@@ -141,9 +144,29 @@ class Run:
         if self.done % self._every == 0 or self.done == self.steps:
             self._flush()
             if self.begun.replay is None:
+                self._look_at_options()
                 self._taker.checkpoint(self._writer, self.done)
         if self.begun.replay is not None:
             self._replay_step(self.begun.replay)
+
+    def _look_at_options(self) -> None:
+        """Say, or refuse if `strict`, that options have moved which no resumed run or replay can move.
+
+        It is looked at where others would go on from; the script under `pot run` turns its own loop to the place.
+        """
+        if self.begun.launched or self.done == self.steps or not files_due(self.precommit, self.done):
+            return
+        found = getattr(self.source, "moved")(self._groups) if self._groups is not None else None  # noqa: B009
+        sentence = f"step {self.done}: {found}: from here this run can be neither resumed nor replayed; {RULE}"
+        self._ranks.agree(lambda: self._refuse(sentence) if found is not None and self.begun.strict else None)
+        if found is not None:
+            self._groups = None
+            if self._ranks.first:
+                talk(sentence)
+
+    @staticmethod
+    def _refuse(sentence: str) -> None:
+        raise Refused(f"record(strict=True): {sentence}")
 
     def _completed(self) -> StepEvent | None:
         """The event of the step that is complete now; None within a step."""
@@ -189,6 +212,8 @@ class Run:
         self.done, self._journal, self._writer, self._rng = at.done, at.journal, at.writer, at.generators
         if replay is None and at.fresh:
             self._taker.checkpoint(self._writer, 0)
+        if hasattr(self.source, "moved"):
+            self._groups = self.source.groups()  # type: ignore[attr-defined]
         if self._rng is None:
             self._rng = dict(capture_rng(own_device=self._ranks.world > 1))
         if replay is not None and replay.last == replay.first:

@@ -87,20 +87,22 @@ def digests(components: Mapping[str, Component], *, threads: int = 1, processes:
 
     `processes`: among which whole tensors are cut by rows (`pot.commitments.sharded`).
     """
-    beside = _beside(components) if threads == 0 else None
-    if beside is None:
+    largest = _own(components) if threads == 0 else None
+    if largest is None:
         return {name: _digest(name, value, threads, processes) for name, value in sorted(components.items())}
     with ThreadPoolExecutor(1, "pot-hasher") as other:
-        largest = other.submit(_digest, beside, components[beside], 1, processes)
-        rest = {name: value for name, value in components.items() if name != beside}
-        found = {**digests(rest, processes=processes), beside: largest.result()}
+        rest = other.submit(
+            digests, {name: components[name] for name in components if name != largest}, processes=processes
+        )
+        found = {largest: _digest(largest, components[largest], 1, processes), **rest.result()}
     return dict(sorted(found.items()))
 
 
-def _beside(components: Mapping[str, Component]) -> str | None:
-    """The component that one of two cores should hash while the other hashes the rest; None where that is no gain.
+def _own(components: Mapping[str, Component]) -> str | None:
+    """The component that this core should hash while the other of two hashes the rest; None where that is no gain.
 
-    Two cores that share each tensor use a quarter more of their time than two that share none (decision 0008).
+    Two cores that share each tensor use a quarter more of their time than two that share none, and the other core is
+    still busy for a while with what training's other thread waits for (decision 0008).
     """
     if len(os.sched_getaffinity(0)) != 2:
         return None

@@ -46,11 +46,11 @@ def _train(run_dir: Path, stop: int | None = None, accumulate: int = 2) -> list[
     if not commitment.exists():
         write_digits(commitment.parent, RECORDS)
     options: dict[str, Any] = {"batch_size": 3, "accumulate": 2, "steps": STEPS, "checkpoint_every": 4}
-    begun = begin(run_dir, commitments=[commitment], config={"lr": 0.1}, **options)
+    begun = begin(run_dir, commitments=[commitment], config={"lr": 0.01}, **options)
     torch.manual_seed(begun.torch_seed("init"))
     plain = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Dropout(0.3), torch.nn.Linear(8, 1))
-    momentum = torch.optim.SGD(plain.parameters(), lr=0.1, momentum=0.9)
-    cycle = torch.optim.lr_scheduler.OneCycleLR(momentum, 0.1, total_steps=STEPS)
+    momentum = torch.optim.SGD(plain.parameters(), lr=0.01, momentum=0.9)  # for every nonce it must not diverge
+    cycle = torch.optim.lr_scheduler.OneCycleLR(momentum, 0.01, total_steps=STEPS)
     loader = torch.utils.data.DataLoader(Pairs(), batch_size=3, shuffle=True)
     model, optimizer, schedule, loader = accelerator.prepare(plain, momentum, cycle, loader)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "scheduler": schedule, "data": loader}

@@ -143,6 +143,18 @@ def test_a_run_in_which_nothing_was_trained_may_be_deleted() -> None:
         _begin(inputs=["train.jsonl"], steps=11)
 
 
+def test_a_variable_that_is_gone_can_be_set_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    _begin(inputs=["train.jsonl"])
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    with pytest.raises(Refused) as found:
+        _begin(inputs=["train.jsonl"])
+    assert str(found.value) == (
+        "run: this run was begun with other content: environment.bits.variables.OMP_NUM_THREADS: '1', now absent;"
+        " nothing was trained in it yet: delete it, or set OMP_NUM_THREADS=1 again to go on, or use a new run folder"
+    )
+
+
 def test_everything_that_is_missing_is_named_at_once() -> None:
     with pytest.raises(UsageError) as found:
         begin(RUN, commitments=["train.json"])

@@ -167,8 +167,8 @@ def _two_parts(first: int, second: int) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("cores", "first", "second", "hashers"),
     [
-        (2, 1 << 20, 2 << 20, {"model": "MainThread", "optimizer": "pot-hasher_0"}),
-        (2, 2 << 20, 2 << 20, {"model": "pot-hasher_0", "optimizer": "MainThread"}),
+        (2, 1 << 20, 2 << 20, {"model": "pot-hasher_0", "optimizer": "MainThread"}),
+        (2, 3 << 20, 2 << 20, {"model": "MainThread", "optimizer": "pot-hasher_0"}),
         (2, 1 << 10, 4 << 20, {"model": "MainThread", "optimizer": "MainThread"}),  # nearly all of it is one part
         (2, 1 << 10, 2 << 10, {"model": "MainThread", "optimizer": "MainThread"}),  # not worth a thread
         (4, 1 << 20, 2 << 20, {"model": "MainThread", "optimizer": "MainThread"}),

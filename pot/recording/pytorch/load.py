@@ -17,6 +17,7 @@ from pot.canonical import parse_canonical
 from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, Refused
 from pot.recording.config import first_difference
+from pot.recording.pytorch.moved import RULE
 from pot.recording.pytorch.row_files import RowFiles, load_model_rows, state_tensors
 from pot.recording.pytorch.rows import Rows
 from pot.recording.pytorch.tensors import GROUPS_ENTRY, tagged, tensor, untagged
@@ -47,7 +48,7 @@ def load(source: TorchState, components: Mapping[str, Component], folder: Path) 
             groups = _load_optimizer(source, _entries(components["optimizer"], folder), folder)
         if source.scheduler is not None:
             _load_scheduler(source.scheduler, components["scheduler"], folder)
-        _same(groups, source.groups(), f"{folder}: optimizer groups")
+        _same(groups, source.groups(), f"{folder}: optimizer groups", RULE)
     if source.scaler is not None:
         _load_scaler(source.scaler, components["scaler"], folder)
 
@@ -150,10 +151,10 @@ def _known(parameters: Mapping[str, Any], name: str, folder: Path) -> Any:
     return parameters[name]
 
 
-def _same(recorded: Any, own: Any, what: str) -> None:
+def _same(recorded: Any, own: Any, what: str, rule: str = "") -> None:
     difference = first_difference(recorded, own)
     if difference is not None:
-        raise Refused(f"{what} are not the program's own: {difference}")
+        raise Refused(f"{what} are not the program's own: {difference}{'; ' * bool(rule)}{rule}")
 
 
 def _entries(component: Component, folder: Path) -> list[TensorEntry]:

@@ -152,6 +152,12 @@ class TorchState:
             groups.append(described)
         return groups
 
+    def moved(self, first: list[JsonValue]) -> str | None:
+        """How the optimizer's options left those of the `first` groups without a scheduler; None where they did not."""
+        from pot.recording.pytorch.moved import moved
+
+        return moved(self, first)
+
     def _components(self, taken: Any, *, whole: bool = False) -> dict[str, Component]:
         own = (lambda named: named) if whole else self.own
         model = taken("model", own(self._model_tensors(frozen=False)))

@@ -105,6 +105,8 @@ class Launched:
     def check_reads(self) -> None:
         """Say which files are read uncommitted. Raises `Refused` for them with `strict`."""
         sentences = self.reads.sentences() if self.reads is not None else []
+        if not sentences and self.begun is not None and self.begun.lacks is not None:
+            sentences = [self.begun.lacks]  # read by native code or by workers, or not read at all
         if sentences and self.options.strict:
             raise Refused(f"pot run --strict: {sentences[0]}")
         for sentence in sentences:
