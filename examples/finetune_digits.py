@@ -28,12 +28,6 @@ from pot.zk.semantics.batches import batch_arrays
 from pot.zk.training import ExactTrainer, float_safetensors, squared_error, weights_from_float, weights_of
 
 
-def kit_files(folder: Path, parts: int) -> list[Path]:
-    """What a replay needs of the kit: not the large files that only proving takes."""
-    each = [folder / f"part-{at}" / name for at in range(parts) for name in ("settings.json", "vk")]
-    return [folder / "program.json", folder / "circuit.json", folder / "srs", *each]
-
-
 def accuracy(weights: bytes, test: RecordDataset) -> float:
     """How many of the test's digits the released float weights tell."""
     w = load(weights)
@@ -59,7 +53,7 @@ def main() -> None:
     options.add_argument("--test", help="JSON lines to measure the accuracy on")
     chosen = options.parse_args()
 
-    kit = open_kit(Path(chosen.kit)).verifying
+    kit = open_kit(Path(chosen.kit))
     program = kit.program
     secret = Path(chosen.secret).read_bytes()
     parent = json.loads(Path(chosen.parent_certificate).read_text(encoding="utf-8"))
@@ -77,15 +71,12 @@ def main() -> None:
         config=config,
         semantics="exact",
         nonce=chosen.nonce,
-        inputs=[
-            chosen.data, chosen.parent, chosen.parent_certificate, chosen.secret,
-            *map(str, kit_files(Path(chosen.kit), len(kit.parts))),
-        ],
+        inputs=[chosen.data, chosen.parent, chosen.parent_certificate, chosen.secret, *map(str, kit.files)],
         parent=Parent(operation="quantise/1", **parent),
         secret_sha256=hashlib.sha256(secret).hexdigest(),
-    )  # fmt: skip
+    )
     start = weights_from_float(program, Path(chosen.parent).read_bytes(), what=chosen.parent)
-    make_points = partial(commit_points, kit, engine=EzklEngine())
+    make_points = partial(commit_points, kit.verifying, engine=EzklEngine())
     trainer = ExactTrainer(program, start, secret=secret, make_points=make_points, loss=squared_error(program))
     data = RecordDataset(chosen.data)
 

@@ -24,7 +24,6 @@ from attest.trust.keys import PrivateKey
 from pot.canonical import canonical_bytes, sha256_hex, write_file
 from pot.commitments.model import model_digest, model_files, names_digest
 from pot.data.readers import RecordDataset
-from pot.zk.kit import ProvingKit
 
 HERE = Path(__file__).resolve().parent
 POT = str(Path(sys.executable).with_name("pot"))
@@ -94,12 +93,6 @@ def read_records(path: Path) -> list[dict[str, Any]]:
     """All records of a file of JSON lines."""
     data = RecordDataset(path)
     return [dict(data[at]) for at in range(len(data))]
-
-
-def kit_files(kit: ProvingKit) -> list[Path]:
-    """What computing points needs of a kit: not the large files that only proving takes."""
-    parts = [kit.part_folder(at) / name for at in range(len(kit.circuit.parts)) for name in ("settings.json", "vk")]
-    return [*(kit.folder / name for name in ("program.json", "circuit.json", "srs")), *parts]
 
 
 def load(model: Any, weights: Path) -> Any:

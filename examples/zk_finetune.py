@@ -24,7 +24,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import secrets
 import sys
 from functools import partial
 from pathlib import Path
@@ -40,7 +39,6 @@ from zk_common import (
     accuracy,
     digits,
     identity,
-    kit_files,
     load,
     new_folder,
     read_records,
@@ -70,6 +68,7 @@ FROZEN = ("state", "circuit", "records")
 KNOWN = 8  # the parent sees the digits 0 to 7 only
 TEST = 300
 BENDS = ("frozen", "weights", "step", "batch", "claim")
+READS = ("tune.jsonl", "parent/model.safetensors", "parent.json", "secret.key")
 PROGRAMS = ("zk_finetune.py", "zk_common.py", "train_digits.py")
 
 POLICY = """\
@@ -107,6 +106,12 @@ def features(model: nn.Sequential, record: dict[str, Any]) -> list[int]:
     return [min(int(value), (1 << 9) - 1) for value in hidden.tolist()]
 
 
+def check_features(model: nn.Sequential, records: list[dict[str, Any]]) -> None:
+    """Whether features that records hold are the frozen layer's: so a replay finds false ones."""
+    if any("features" in item and item["features"] != features(model, item) for item in records):
+        sys.exit("a record's features are not what the frozen layer makes of its image")
+
+
 def seen(model: nn.Sequential, records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Records with their features."""
     return [{**record, "features": features(model, record)} for record in records]
@@ -116,7 +121,7 @@ def prepare(story: Story, old: list[dict[str, Any]]) -> None:
     """Keys and the parent's records; whole records are committed, so that every field is bound."""
     write_records(story.path("test.jsonl"), digits()[-TEST:])
     write_records(story.path("old.jsonl"), [item for item in old if item["label"] < KNOWN])
-    write_file(story.path("secret.key"), secrets.token_bytes(32), mode=0o600)
+    story.run("pot zk secret --out secret.key")
     story.run("pot keygen developer.pem")
     story.run("pot data commit old.jsonl --view json/1 --out old.json")
 
@@ -161,10 +166,10 @@ def write_policy(story: Story, more: str = "") -> None:
 
 
 def fine_tune(folder: Path, steps: int) -> None:
-    """The recorded program: exact steps from the parent's weights. Three lines of it record."""
+    """The recorded program: exact steps from the parent's weights."""
     kit = open_kit(folder / "kit")
     program, secret = kit.program, (folder / "secret.key").read_bytes()
-    parent = json.loads((folder / "parent.json").read_bytes())
+    parent = json.loads((folder / "parent.json").read_bytes())  # printed by pot certify --json
     begun = begin(
         folder / "run",
         commitments=[folder / "tune.json"],
@@ -176,7 +181,7 @@ def fine_tune(folder: Path, steps: int) -> None:
             "checkpoint_every": max(1, steps // 4),
         },
         semantics="exact",
-        inputs=[folder / "tune.jsonl", folder / "parent/model.safetensors", *kit_files(kit)],
+        inputs=[*(folder / name for name in READS), *kit.files],
         parent=Parent(operation="quantise/1", **parent),
         secret_sha256=hashlib.sha256(secret).hexdigest(),
     )
@@ -189,8 +194,7 @@ def fine_tune(folder: Path, steps: int) -> None:
     data = RecordDataset(folder / "tune.jsonl")
     with record(begun, state=trainer, data=data) as run:
         for records in run.batches(data):
-            if any("features" in item and item["features"] != features(model, item) for item in records):
-                sys.exit(f"step {run.done + 1}: a record's features are not what the frozen layer makes of its image")
+            check_features(model, records)
             trainer.step(run.done + 1, batch_arrays(program, records))
             run.step()
     write_file(folder / "release/model.safetensors", trainer.released())

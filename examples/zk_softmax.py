@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import secrets
 import sys
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn, optim
 from torch.nn.functional import cross_entropy
-from zk_common import Story, accuracy, digits, identity, kit_files, load, new_folder, told, verdict, write_records
+from zk_common import Story, accuracy, digits, identity, load, new_folder, told, verdict, write_records
 from zk_finetune import BATCH, FIELDS, TEST, bend
 
 from pot import begin, record
@@ -87,7 +86,7 @@ def prepare(story: Story) -> None:
     records = digits()
     write_records(story.path("train.jsonl"), records[:-TEST])
     write_records(story.path("test.jsonl"), records[-TEST:])
-    write_file(story.path("secret.key"), secrets.token_bytes(32), mode=0o600)
+    story.run("pot zk secret --out secret.key")
     story.run("pot keygen developer.pem")
     story.run("pot keygen auditor.pem")
     story.run("pot data commit train.jsonl --view json/1 --out train.json")
@@ -115,7 +114,7 @@ def train(steps: int) -> None:
         commitments=["train.json"],
         config=config,
         semantics="exact",
-        inputs=["train.jsonl", "secret.key", *kit_files(kit)],
+        inputs=["train.jsonl", "secret.key", *kit.files],
         secret_sha256=hashlib.sha256(secret).hexdigest(),
     )
     torch.manual_seed(begun.torch_seed("init"))  # part of the state that a replay compares

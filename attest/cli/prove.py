@@ -20,6 +20,7 @@ from attest.cli.terminal import clean, counted, progress_lines, say, show
 
 if TYPE_CHECKING:
     from pot.recording.checking.chain import ChainResult
+    from pot.recording.precommit import Precommit
     from pot.recording.transcript import Points
     from pot.zk.circuits.proof_cost import Cost
     from pot.zk.engine import Engine
@@ -74,14 +75,16 @@ def prove(
         check_outputs([out], folder=True)
     precommit, transcript, chain = load_run(run)
     numbers = _numbers(challenge, steps, precommit.sha256(), transcript.sha256(), chain)
+    circuit = _circuit(run, precommit, chain)
     opened = open_kit(kit)
-    _check_circuit(precommit.config.get("circuit_sha256"), opened.circuit.sha256(), kit)
+    _check_circuit(circuit, opened.circuit.sha256(), kit)
     if dry_run:
         _print_cost(opened, len(numbers), as_json)
         return
     from pot.canonical import read_file
     from pot.data.readers import RecordDataset
     from pot.errors import UsageError
+    from pot.recording.precommit import total_records
     from pot.zk.cost import kit_cost, limits_of, proofs_at_once
     from pot.zk.engine import EzklEngine
     from pot.zk.runs.rewind import points_of, step_inputs
@@ -97,6 +100,9 @@ def prove(
     _check_version(engine, opened)
     missing = _unproven(out, numbers, precommit.sha256(), opened, chain, engine)
     records = RecordDataset(data)
+
+    if len(records) != (count := total_records(precommit)):
+        raise UsageError(f"{data}: holds {len(records)} records, the run committed to {count}; give the run's own data")
 
     def inputs() -> Iterator[StepInputs]:
         return step_inputs(run, precommit, transcript, chain, opened.verifying.step, missing, records, kept=kept)
@@ -132,7 +138,7 @@ def _unproven(
 ) -> list[int]:
     """The steps without a proof in the folder. Raises `Refused` where a file there proves another step, or nothing."""
     from pot.canonical import read_file
-    from pot.errors import Refused
+    from pot.errors import Malformed, Refused
     from pot.zk.proof import MAX_STEP_PROOF_BYTES
     from pot.zk.runs.rewind import points_of
     from pot.zk.schedule import step_path
@@ -140,7 +146,12 @@ def _unproven(
 
     circuit = kit.circuit.sha256()
     paths = {number: step_path(out, number) for number in numbers if step_path(out, number).exists()}
-    found = [read_step_proof(read_file(path, limit=MAX_STEP_PROOF_BYTES), what=str(path)) for path in paths.values()]
+    try:
+        found = [
+            read_step_proof(read_file(path, limit=MAX_STEP_PROOF_BYTES), what=str(path)) for path in paths.values()
+        ]
+    except Malformed as error:
+        raise Malformed(f"{error}; delete that file, and the same command proves its step again") from None
     for proof, (number, path) in zip(found, paths.items(), strict=True):
         if (proof.precommit_sha256, proof.circuit_sha256, proof.step) != (precommit_sha256, circuit, str(number)):
             raise Refused(f"{path}: is a step proof of another run, step or circuit; choose another --out")
@@ -253,6 +264,20 @@ def _listed(text: str, last: int) -> list[int]:
             raise UsageError(f"--steps {part}: the run has the steps 1 to {last}")
         chosen.update(range(first, end + 1))
     return sorted(chosen)
+
+
+def _circuit(run: Path, precommit: Precommit, chain: ChainResult) -> object:
+    """The circuit that a run pre-committed to. Raises `UsageError` for a run of which no step can be proven."""
+    from pot.errors import UsageError
+
+    if not any(step.points for segment in chain.segments for step in segment.steps):
+        raise UsageError(
+            f"{run}: its transcript has no points, so none of its steps can be proven; record a run with ExactTrainer,"
+            " or another trainer of pot.zk"
+        )
+    if "circuit_sha256" not in precommit.config:
+        raise UsageError(f"{run}: pre-committed to no circuit; train with config={{'circuit_sha256': ...}} of the kit")
+    return precommit.config["circuit_sha256"]
 
 
 def _check_circuit(committed: object, found: str, kit: Path) -> None:

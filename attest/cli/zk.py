@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from attest.cli.outputs import check_outputs
+from attest.cli.outputs import check_outputs, refuse_existing
 from attest.cli.terminal import counted, say, show
+from attest.cli.zk_folder import finished_as, refuse_kit
 from attest.cli.zk_srs import rows_of, srs_app
 from attest.cli.zk_words import described, words
 
@@ -74,8 +75,6 @@ def setup(
 
     pot zk setup --program program.json --graph step.onnx --out kit
     """
-    import shutil
-
     from pot.canonical import read_file
     from pot.errors import UsageError
     from pot.zk.cost import limits_of
@@ -84,8 +83,7 @@ def setup(
     from pot.zk.semantics.digits import digits_program
     from pot.zk.srs import MAX_SRS_BYTES, make_srs
 
-    if out.exists() or out.is_symlink():
-        raise UsageError(f"{out}: exists already; name a new folder")
+    refuse_kit(out)
     if graph is not None and program is None:
         raise UsageError("--graph belongs to a program of family auto: give its --program too")
     if program is not None and rate_shift is not None:
@@ -104,13 +102,14 @@ def setup(
         f"{counted(len(rows), 'part')} of 2^{shape.logrows} rows and {shape.columns} columns: about"
         f" {2 * cost.seconds:.0f} CPU-seconds and {cost.bytes / 1e9:.2f} GB for keys and a first proof"
     )
-    if reference is None:
-        say(f"making an SRS for 2^{shape.logrows} rows")
-        reference = make_srs(engine, shape.logrows)
     try:
-        kit = build_kit(step, reference, out, engine, logrows=shape.logrows, columns=shape.columns, progress=say)
-    except BaseException:
-        shutil.rmtree(out, ignore_errors=True)  # half a kit is none
+        with finished_as(out) as part:
+            if reference is None:
+                say(f"making an SRS for 2^{shape.logrows} rows")
+                reference = make_srs(engine, shape.logrows)
+            kit = build_kit(step, reference, part, engine, logrows=shape.logrows, columns=shape.columns, progress=say)
+    except KeyboardInterrupt:
+        say(f"pot: nothing of {out} is kept; a setup that is stopped begins anew")
         raise
     value = _digests(kit.circuit)
     show(as_json, value, [
@@ -155,6 +154,33 @@ def show_what(
         **digests,
     }
     show(as_json, value, words(value))
+
+
+@app.command("secret")
+def new_secret(
+    out: Annotated[Path, typer.Option("--out", help="The file to write, 32 random bytes; it must not exist.")],
+    as_json: Json = False,
+) -> None:
+    """Make the secret of one run: it blinds the run's points, and proving needs it. Take a new one for each run.
+
+    The program that trains puts its SHA-256 into the pre-commitment (begin(secret_sha256=...)).
+
+    Example: pot zk secret --out secret.key
+    """
+    import secrets
+
+    from pot.canonical import sha256_hex, write_file
+    from pot.zk.runs.segment import SECRET_BYTES
+
+    refuse_existing([out], "a run may need it")
+    made = secrets.token_bytes(SECRET_BYTES)
+    write_file(out, made, mode=0o600)
+    value = {"secret": str(out), "sha256": sha256_hex(made)}
+    show(
+        as_json,
+        value,
+        [f"{out}: secret of one run (keep it, and show it to no verifier)", f"  sha256   {value['sha256']}"],
+    )
 
 
 @app.command("rebuild-vk")

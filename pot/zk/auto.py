@@ -21,7 +21,8 @@ from pot.canonical import sha256_hex
 from pot.errors import UsageError
 from pot.zk.auto_family import BLINDS
 from pot.zk.auto_onnx import onnx_of
-from pot.zk.auto_program import AutoProgram, AutoStep
+from pot.zk.auto_program import AutoField, AutoProgram, AutoStep
+from pot.zk.lowering.arguments import check_numbers, check_trainable
 from pot.zk.lowering.optimizers import POWERS, Adam, Settings, advance_powers, float_update, settings_of, slots
 from pot.zk.trace import Field, Loss, fold_constants, step_module, watched
 
@@ -45,6 +46,13 @@ def auto_step(
     """
     parameters = dict(module.named_parameters())
     names = list(trainable) if trainable is not None else [n for n, p in parameters.items() if p.requires_grad]
+    check_trainable(names, parameters)
+    check_numbers(
+        AutoProgram, batch=batch, max_steps=max_steps, scale=scale, lookup_bits=lookup_bits, limb_bits=limb_bits,
+        limbs=limbs,
+    )  # fmt: skip
+    for item in fields.values():
+        check_numbers(AutoField, bits=item.bits, width=item.width)
     settings = settings_of(optimizer, {name: parameters[name] for name in names})
     state = [(name, list(parameters[name].shape)) for name in names]
     state += [(slot, list(parameters[name].shape)) for name in names for slot in slots(settings[name], name)]

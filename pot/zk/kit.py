@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from pot.canonical import read_file, sha256_hex, write_file
-from pot.errors import Malformed, Refused
+from pot.errors import Malformed, Refused, UsageError
 from pot.zk.auto_program import AutoProgram, AutoStep
 from pot.zk.circuit import Circuit, CircuitPart
 from pot.zk.circuits.field import Vector
@@ -38,10 +38,12 @@ __all__ = [
     "build_kit",
     "commit_points",
     "commit_vectors",
+    "is_half",
     "open_kit",
     "rebuild",
 ]
 
+CIRCUIT_FILE: Final = "circuit.json"
 MAX_KEY_BYTES: Final = 16 << 20
 MAX_SETTINGS_BYTES: Final = 1 << 20
 MAX_PROGRAM_BYTES: Final = 4 << 20
@@ -131,6 +133,15 @@ class ProvingKit:
     def program(self) -> Program:
         return self.verifying.program
 
+    @property
+    def files(self) -> list[Path]:
+        """What computing points needs: the inputs of a run. Not the large files that only proving takes."""
+        parts = [
+            self.part_folder(at) / name for at in range(len(self.circuit.parts)) for name in ("settings.json", "vk")
+        ]
+        own = ["program.json", "circuit.json", "srs", *(["step.onnx"] if self.circuit.family == "auto" else [])]
+        return [*(self.folder / name for name in own), *parts]
+
     def part_folder(self, number: int) -> Path:
         """Where the keys of one part lie."""
         return self.folder / f"part-{number}"
@@ -155,13 +166,20 @@ def build_kit(
         write_file(folder / "step.onnx", onnx)
     for at, part in enumerate(verifying.parts):
         write_file(folder / f"part-{at}" / "settings.json", part.settings)
-    write_file(folder / "circuit.json", verifying.circuit.to_bytes())
+    write_file(folder / CIRCUIT_FILE, verifying.circuit.to_bytes())  # last: without it no kit is finished
     return ProvingKit(verifying, folder)
+
+
+def is_half(folder: Path) -> bool:
+    """Whether a folder is what `build_kit` leaves where it is killed: files of a kit, and no circuit."""
+    return not (folder / CIRCUIT_FILE).exists() and any((folder / name).exists() for name in ("srs", "part-0"))
 
 
 def open_kit(folder: Path) -> ProvingKit:
     """Open a folder made by `build_kit`; digests are checked. Raises `Malformed`, `Refused`, `UsageError`."""
-    place = folder / "circuit.json"
+    if is_half(folder):
+        raise UsageError(f"{folder}: holds no finished circuit (its setup was stopped?); make the kit again")
+    place = folder / CIRCUIT_FILE
     circuit = Circuit.from_bytes(read_file(place, limit=MAX_SETTINGS_BYTES), what=str(place))
     program = folder / "program.json"
     kind = AutoProgram if circuit.family == "auto" else Program

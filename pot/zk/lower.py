@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pot.errors import Malformed, UsageError
 from pot.zk.lowering import rules_layers, rules_losses, rules_moves, rules_numbers
+from pot.zk.lowering.arguments import check_numbers, check_trainable, check_widths
 from pot.zk.lowering.optimizers import POWERS, Settings, advance_powers, first_values, float_update, settings_of
 from pot.zk.lowering.rules import RULES, Call
 from pot.zk.lowering.sketch import MARGIN, Sketch, TooWide
@@ -25,6 +26,7 @@ from pot.zk.lowering.updates import Pressure, Updates
 from pot.zk.lowering.values import Arithmetic, Fixed, LogSoftmax, Marks, Value
 from pot.zk.semantics.exact import check_state
 from pot.zk.semantics.fixed import WEIGHT_BITS
+from pot.zk.semantics.program import Next, Program
 from pot.zk.trace import Field, Loss, Traced, place_of, torch_batch, trace
 
 if TYPE_CHECKING:
@@ -32,8 +34,6 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
     from torch.fx import Node
-
-    from pot.zk.semantics.program import Program
 
 __all__ = ["Lowered", "lower_step", "start_state", "step_program"]
 
@@ -101,8 +101,12 @@ def lower_step(
     """
     parameters = dict(module.named_parameters())
     names = list(trainable) if trainable is not None else [n for n, p in parameters.items() if p.requires_grad]
-    if not names or any(name not in parameters for name in names):
-        raise UsageError(f"trainable names no parameter of the module: {', '.join(names)[:200] or 'nothing'}")
+    check_trainable(names, parameters)
+    check_numbers(Program, batch=batch, limb_bits=limb_bits, max_steps=max_steps)
+    check_numbers(Next, slack=slack)
+    check_widths(fields, limb_bits, "limb_bits")
+    if calibration_steps < 1:
+        raise UsageError(f"calibration_steps is {calibration_steps}: give 1 or more, magnitudes are measured there")
     if len(examples) < batch:
         raise UsageError(f"{len(examples)} examples are given, a batch takes {batch}")
     settings = settings_of(optimizer, {name: parameters[name] for name in names})

@@ -11,6 +11,7 @@ control flow depends on values is refused.
 from __future__ import annotations
 
 import linecache
+import math
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, NoReturn, get_args
 
-from pot.errors import MissingExtra, UsageError
+from pot.errors import Malformed, MissingExtra, UsageError
+from pot.zk.semantics.batches import field_integers
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +35,8 @@ __all__ = [
 Loss = Callable[[Any, dict[str, Any]], Any]
 """loss(module, batch): a scalar tensor. `batch` holds a tensor for every field."""
 
+Kind = Literal["unsigned", "signed", "marks"]
+
 PLACE: Final = "stack_trace"  # fx keeps this entry of its meta data through every pass
 
 
@@ -41,13 +45,25 @@ class Field:
     """One field of the records, as a step reads it.
 
     `unsigned`, `signed`: integers of `width` bits over 2^bits; the model sees floats of `shape`. `marks`: integers
-    0 .. shape[-1] - 1; the model sees them as int64 of shape[:-1], as labels or token ids.
+    0 .. shape[-1] - 1; the model sees them as int64 of shape[:-1], as labels or token ids. Raises `UsageError`.
     """
 
-    kind: Literal["unsigned", "signed", "marks"]
+    kind: Kind
     shape: tuple[int, ...]
     bits: int = 0
     width: int = 1
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Kind):
+            raise UsageError(f"Field {self.kind!r:.60}: give one of {', '.join(get_args(Kind))}; records hold integers")
+        if any(length < 1 for length in self.shape) or (self.kind == "marks" and not self.shape):
+            raise UsageError(
+                f"Field {self.kind} of shape {self.shape}: give lengths from 1 on; marks end in their number"
+            )
+        if self.width < 1:
+            raise UsageError(
+                f"Field {self.kind} of width {self.width}: give the bits of its largest integer, 1 or more"
+            )
 
 
 @dataclass(frozen=True)
@@ -93,21 +109,24 @@ def trace(
 
 
 def torch_batch(fields: Mapping[str, Field], records: Sequence[Mapping[str, Any]]) -> dict[str, torch.Tensor]:
-    """What a model sees of these records. Raises `UsageError` where a record lacks a field or holds another number."""
+    """What a model sees of these records, which are read as `batches.field_tensors` reads them in training.
+
+    Raises `UsageError` where a record lacks a field, or holds in it anything but integers of its shape and range.
+    """
     torch = _torch()
     found = {}
     for name, item in fields.items():
-        shape = item.shape[:-1] if item.kind == "marks" else item.shape
+        marks = item.kind == "marks"
+        shape = item.shape[:-1] if marks else item.shape
+        limit = item.shape[-1] if marks else 1 << item.width
+        within = range(-limit if item.kind == "signed" else 0, limit)
         try:
-            rows = torch.tensor([record[name] for record in records], dtype=torch.int64)
-            rows = rows.reshape(len(records), *shape)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise UsageError(f"field {name} of the examples does not fit its shape {shape}: {error}") from None
-        low = -(1 << item.width) if item.kind == "signed" else -1
-        high = item.shape[-1] if item.kind == "marks" else 1 << item.width
-        if rows.numel() and not (low < int(rows.min()) and int(rows.max()) < high):
-            raise UsageError(f"field {name} of the examples holds integers outside {low + 1}..{high - 1}")
-        found[name] = rows if item.kind == "marks" else rows.to(torch.float32) / 2.0**item.bits
+            rows = torch.tensor(field_integers(name, math.prod(shape), within, records), dtype=torch.int64)
+        except Malformed as error:
+            read = "" if marks else f"; integers v there are read as v / 2^{item.bits}"
+            raise UsageError(f"{error}: {name} is a Field of {item.kind} and shape {item.shape}{read}") from None
+        rows = rows.reshape(len(records), *shape)
+        found[name] = rows if marks else rows.to(torch.float32) / 2.0**item.bits
     return found
 
 
@@ -150,7 +169,7 @@ def step_module(module: torch.nn.Module, loss: Loss) -> torch.nn.Module:
         def forward(self, batch: dict[str, Any]) -> Any:
             from torch.fx import traceback as notes
 
-            result = loss(self.module, batch)
+            result = loss(self.module, _Batch(batch))
             if not isinstance(result, torch.Tensor) or result.numel() != 1:
                 raise UsageError("the loss must be one number: take its mean or sum")
             result = result.reshape(())
@@ -158,6 +177,13 @@ def step_module(module: torch.nn.Module, loss: Loss) -> torch.nn.Module:
             return result
 
     return Step()
+
+
+class _Batch(dict[str, Any]):
+    """A batch that says which Field is missing where the loss asks for one that there is not."""
+
+    def __missing__(self, name: object) -> NoReturn:
+        raise UsageError(f"the loss reads {name!r:.60} of a batch, which has {', '.join(self)[:200]}: give it a Field")
 
 
 @contextmanager

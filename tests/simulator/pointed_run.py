@@ -143,10 +143,10 @@ class PointedRun:
         write_committed(commit([self.data], "pixels/1", "training"), folder / "train.json")
         write_file(self.secret, SECRET)
         nodes = [program.nodes[at] for at in program.states]
-        start = {
+        self.start = {
             str(node.name): np.round(rng.normal(0, 0.3, node.shape) * 2**node.bits).astype(np.int64) for node in nodes
         }
-        source = ExactTrainer(program, start, secret=SECRET, make_points=partial(_points, kit, engine))
+        source = ExactTrainer(program, self.start, secret=SECRET, make_points=partial(_points, kit, engine))
         begun = begin(
             self.run_dir, commitments=[folder / "train.json"], semantics="exact", nonce="0a" * 32,
             config={

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from pointed_run import SECRET, PointedRun, StandIn, small_program, stand_in_kit
 
 from attest.cli.main import main
+from pot import begin, record
 from pot.audit.challenges.challenge import new_challenge
+from pot.canonical import sha256_hex
+from pot.data.readers import RecordDataset
 from pot.recording.checking.chain import check_chain
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import read_transcript
 from pot.zk.circuit import Circuit
+from pot.zk.kit import commit_points
+from pot.zk.semantics.batches import batch_arrays
+from pot.zk.training import ExactTrainer
 from pot.zk.verifier import read_step_proof
 
 
@@ -153,6 +161,8 @@ def test_other_data_is_refused_before_anything_is_proven(
     lines = finished.data.read_bytes().splitlines(keepends=True)
     (tmp_path / "fewer.jsonl").write_bytes(b"".join(lines[:-1]))
     assert command(data=tmp_path / "fewer.jsonl") == 2
+    told = capsys.readouterr().err
+    assert f"{tmp_path / 'fewer.jsonl'}: holds {len(lines) - 1} records, the run committed to {len(lines)}" in told
     (tmp_path / "turned.jsonl").write_bytes(b"".join(lines[::-1]))
     capsys.readouterr()
     assert command(data=tmp_path / "turned.jsonl") == 1
@@ -174,7 +184,44 @@ def test_another_circuit_and_a_broken_kit_are_refused(
     (kit / "part-1" / "vk").write_bytes(b"another key")
     assert command(kit=kit) == 1
     assert command(kit=tmp_path / "nowhere") == 2
+    (kit / "circuit.json").unlink()
+    capsys.readouterr()
+    assert command(kit=kit) == 2
+    assert f"{kit}: holds no finished circuit" in capsys.readouterr().err
     assert prover.proofs == 0
+
+
+def test_a_run_without_points_and_one_without_a_circuit_are_named(
+    finished: PointedRun, prover: StandIn, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config, points, words in (
+        ("plain", {}, False, "its transcript has no points, so none of its steps can be proven; record a run with"),
+        ("loose", {}, True, "pre-committed to no circuit; train with config={'circuit_sha256': ...}"),
+    ):
+        run_dir = recorded_steps(tmp_path / name, finished, config, points=points)
+        options = ["--kit", finished.kit.folder, "--data", finished.data, "--secret", finished.secret, "--steps", "1"]
+        assert main(["prove", str(run_dir), *map(str, options), "--out", str(tmp_path / "proofs")]) == 2
+        assert f"{run_dir}: {words}" in capsys.readouterr().err
+    assert prover.proofs == 0
+
+
+def recorded_steps(folder: Path, like: PointedRun, config: dict[str, Any], *, points: bool) -> Path:
+    """Two steps of the program on the same data, recorded with this config."""
+    program = like.kit.program
+    begun = begin(
+        folder, commitments=[like.data.with_suffix(".json")], inputs=[like.data], semantics="exact",
+        secret_sha256=sha256_hex(SECRET),
+        config={**config, "batch_size": program.batch, "steps": 2, "checkpoint_every": 2},
+    )  # fmt: skip
+    make_points = partial(commit_points, like.kit.verifying, engine=StandIn(folder / "maker"))
+    trainer = ExactTrainer(program, like.start, secret=SECRET, make_points=make_points)
+    pointless = SimpleNamespace(capture=trainer.capture, save=trainer.save, load=trainer.load)
+    data = RecordDataset(like.data)
+    with record(begun, state=trainer if points else pointless, data=data) as run:
+        for records in run.batches(data):
+            trainer.step(run.done + 1, batch_arrays(program, records))
+            run.step()
+    return folder
 
 
 def test_another_ezkl_than_the_circuit_s_is_refused(
@@ -196,6 +243,7 @@ def test_a_proof_of_something_else_in_the_folder_is_not_overwritten(
     assert "another run, step or circuit" in capsys.readouterr().err
     other.write_bytes(b"{")
     assert command() == 2
+    assert f"{other}: not JSON at line 1 column 2; delete that file, and the same command" in capsys.readouterr().err
     assert other.read_bytes() == b"{"
 
 

@@ -25,9 +25,10 @@ from pot.zk.auto_program import AutoProgram  # noqa: E402
 from pot.zk.circuit import Circuit, CircuitPart  # noqa: E402
 from pot.zk.circuits.parts import Shape  # noqa: E402
 from pot.zk.family import family_of  # noqa: E402
+from pot.zk.lowering.optimizers import Sgd  # noqa: E402
 from pot.zk.semantics.digits import digits_program  # noqa: E402
 from pot.zk.semantics.program import Program  # noqa: E402
-from pot.zk.trace import torch_batch  # noqa: E402
+from pot.zk.trace import Field, torch_batch  # noqa: E402
 
 
 def layers(*found: nn.Module) -> nn.Module:
@@ -161,6 +162,21 @@ def bent_states() -> list[tuple[dict[str, Any], str]]:
 def test_a_state_that_is_none_of_an_auto_step(state: dict[str, Any], words: str) -> None:
     with pytest.raises(Malformed, match=words):
         tiny(scale=10).program.state_integers(state, start=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"batch": 0}, "batch is 0: give a whole number from 1 to 4096"),
+        ({"scale": 3}, "scale is 3: give a whole number from 4 to 20"),
+        ({"fields": {**FLAT, "image": Field("unsigned", (64,), bits=4, width=40)}}, "width is 40: give a whole number"),
+        ({"fields": {"image": FLAT["image"]}}, "the loss reads 'label' of a batch, which has image"),
+        ({"trainable": ["none"]}, "trainable: the module has no none"),
+    ],
+)
+def test_arguments_that_no_auto_program_can_have_are_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        auto_step(mlp(), cross_entropy, Sgd(0.5), **{"fields": FLAT, "batch": BATCH, **change})
 
 
 def test_a_field_finer_than_the_grid_is_refused() -> None:

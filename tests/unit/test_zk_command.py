@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,9 @@ import pytest
 from pointed_run import StandIn, small_program, stand_in_kit
 
 from attest.cli.main import main
+from attest.cli.zk_folder import finished_as
 from pot.canonical import sha256_hex
+from pot.errors import Refused, UsageError
 from pot.zk.kit import open_kit
 from pot.zk.semantics.builder import Builder
 from pot.zk.semantics.program import Program
@@ -82,6 +85,75 @@ def test_a_setup_that_fails_leaves_nothing(
     assert "1 part of 2^9 rows" in told
     assert "CPU-seconds" in told
     assert not out.exists()
+
+
+def test_a_kit_gets_its_name_when_it_is_whole(
+    tmp_path: Path, program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Built beside its place; what a killed setup left there is gone, and a stopped one leaves nothing."""
+    seen: list[list[str]] = []
+    place = tempfile.gettempdir()
+    out, part, srs = tmp_path / "kit", tmp_path / ".kit.part", written_srs(tmp_path / "srs", 9)
+
+    def build(step: Program, reference: bytes, folder: Path, *_: object, **__: object) -> Any:
+        seen.append(sorted(path.name for path in folder.iterdir()))
+        assert (folder, out.exists(), tempfile.gettempdir()) == (part, False, str(part / "work"))
+        (folder / "srs").write_bytes(b"half")
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        (folder / "srs").unlink()
+        return stand_in_kit(folder, small_program())
+
+    monkeypatch.setattr("pot.zk.kit.build_kit", build)
+    (part / "part-0").mkdir(parents=True)
+    (part / "srs").write_bytes(b"of a setup that was killed")
+    assert setup(out, "--program", program, "--srs", srs) == 130
+    assert f"nothing of {out} is kept" in capsys.readouterr().err
+    assert (part.exists(), tempfile.gettempdir()) == (False, place)
+    assert setup(out, "--program", program, "--srs", srs) == 0
+    assert seen == [["work"], ["work"]]
+    assert not part.exists()
+    assert open_kit(out).files == [
+        out / name for name in ("program.json", "circuit.json", "srs", "part-0/settings.json", "part-0/vk")
+    ]
+    assert setup(out, "--program", program, "--srs", srs) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_two_setups_of_one_kit_do_not_meet(tmp_path: Path) -> None:
+    with finished_as(tmp_path / "kit") as part:
+        (part / "srs").write_bytes(b"one")
+        with pytest.raises(Refused, match="another pot zk setup is making it"), finished_as(tmp_path / "kit"):
+            pass
+        assert (part / "srs").read_bytes() == b"one"
+    assert (tmp_path / "kit" / "srs").read_bytes() == b"one"
+    with pytest.raises(UsageError, match="holds no finished circuit"), finished_as(tmp_path / "kit"):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kit"]
+
+
+def test_half_a_kit_is_named_as_such(tmp_path: Path, program: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = tmp_path / "half"
+    stand_in_kit(half, small_program())
+    (half / "circuit.json").unlink()
+    for words in (["zk", "setup", "--program", str(program), "--out", str(half)], ["zk", "show", str(half)]):
+        assert main(words) == 2
+        assert f"{half}: holds no finished circuit" in capsys.readouterr().err
+    assert (half / "srs").exists()
+
+
+def test_a_secret_is_made_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = tmp_path / "first.key", tmp_path / "second.key"
+    assert main(["zk", "secret", "--out", str(first), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sha256"] == sha256_hex(first.read_bytes())
+    assert main(["zk", "secret", "--out", str(second)]) == 0
+    assert sha256_hex(second.read_bytes()) in capsys.readouterr().out
+    assert (first.stat().st_mode & 0o777, len(first.read_bytes())) == (0o600, 32)
+    assert first.read_bytes() != second.read_bytes()
+    kept = first.read_bytes()
+    assert main(["zk", "secret", "--out", str(first)]) == 2
+    assert "exists already; a run may need it" in capsys.readouterr().err
+    assert first.read_bytes() == kept
 
 
 def test_a_kit_is_made_shown_and_rebuilt(tmp_path: Path, program: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -195,8 +195,35 @@ def test_frozen_parameters_are_constants_and_leave_the_state() -> None:
 def test_trainable_names_choose_the_state() -> None:
     program = lowered(mlp(), trainable=["2.weight"]).program
     assert [program.nodes[index].name for index in program.states] == ["2.weight"]
-    with pytest.raises(UsageError, match=r"trainable names no parameter of the module: nothing\.weight"):
+    with pytest.raises(UsageError, match=r"trainable: the module has no nothing\.weight; its parameters are 0"):
         lowered(mlp(), trainable=["nothing.weight"])
+    with pytest.raises(UsageError, match="no parameter is trained"):
+        lowered(mlp(), trainable=[])
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"limb_bits": 4}, "limb_bits is 4: give a whole number from 8 to 18"),
+        ({"limb_bits": 6}, "limb_bits is 6: give a whole number from 8 to 18"),
+        ({"limb_bits": 14.0}, r"limb_bits is 14\.0: give a whole number"),
+        ({"batch": 0}, "batch is 0: give a whole number from 1 to 4096"),
+        ({"batch": True}, "batch is True: give a whole number"),
+        ({"max_steps": 0}, "max_steps is 0: give a whole number"),
+        ({"slack": 41}, "slack is 41: give a whole number from 0 to 40"),
+        ({"calibration_steps": 0}, "calibration_steps is 0: give 1 or more"),
+        (
+            {"fields": {**FLAT, "image": Field("unsigned", (64,), bits=4, width=40)}},
+            "field image: its width 40 must be",
+        ),
+        ({"limb_bits": 8, "fields": {**FLAT, "image": Field("unsigned", (64,), width=8)}}, "below limb_bits 8"),
+    ],
+)
+def test_arguments_that_no_program_can_have_are_named(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        lower_step(
+            mlp(), cross_entropy, Sgd(1 / 16), **{"fields": FLAT, "examples": records(FLAT), "batch": 4, **change}
+        )
 
 
 def test_slack_and_label_reach_the_program() -> None:
@@ -273,10 +300,17 @@ def test_optimizers_without_a_rule_are_refused(make: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Sgd(0.0), lambda: Sgd(0.5, momentum=1.0), lambda: Adam(0.5, betas=(0.9, 1.0))]
+    ("make", "words"),
+    [
+        (lambda: Sgd(0.0), r"lr is 0\.0: give a learning rate above 0"),
+        (lambda: Sgd(float("nan")), "lr is nan: "),
+        (lambda: Sgd(0.5, weight_decay=-1.0), r"weight_decay is -1\.0: give 0 or more"),
+        (lambda: Sgd(0.5, momentum=1.0), r"momentum is 1\.0: give 0 or more, below 1"),
+        (lambda: Adam(0.5, betas=(0.9, 1.0)), r"beta2 is 1\.0: give 0 or more, below 1"),
+    ],
 )
-def test_numbers_of_optimizers_outside_their_range_are_refused(make: Any) -> None:
-    with pytest.raises(UsageError, match="an optimizer needs 0 < lr"):
+def test_numbers_of_optimizers_outside_their_range_are_refused(make: Any, words: str) -> None:
+    with pytest.raises(UsageError, match=words):
         make()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,7 +11,8 @@ torch = pytest.importorskip("torch")
 from lowered_steps import FLAT, TEXT, Block, cross_entropy, mlp, next_word, records  # noqa: E402
 from torch import nn  # noqa: E402
 
-from pot.errors import UsageError  # noqa: E402
+from pot.errors import Malformed, UsageError  # noqa: E402
+from pot.zk.semantics.batches import field_tensors  # noqa: E402
 from pot.zk.trace import Field, place_of, torch_batch, trace  # noqa: E402
 
 
@@ -64,16 +66,59 @@ def test_marks_reach_the_model_as_ids_and_numbers_as_fractions() -> None:
 @pytest.mark.parametrize(
     ("record", "words"),
     [
-        ({"label": 1}, "field image of the examples does not fit"),
-        ({"image": [1] * 63, "label": 1}, "field image of the examples does not fit"),
-        ({"image": ["a"] * 64, "label": 1}, "field image of the examples does not fit"),
-        ({"image": [32] * 64, "label": 1}, r"field image of the examples holds integers outside 0\.\.31"),
-        ({"image": [1] * 64, "label": 5}, r"field label of the examples holds integers outside 0\.\.4"),
+        ({"label": 1, "pixels": []}, "field image: is missing; the record has label, pixels"),
+        ({"image": [1] * 63, "label": 1}, "field image: holds 63 integers, 64 are expected"),
+        ({"image": [[1] * 64] * 9, "label": 1}, "field image: holds more than 64 integers, 64 are expected"),
+        ({"image": ["a"] * 64, "label": 1}, "field image: holds str, only integers"),
+        ({"image": [7 / 16] * 64, "label": 1}, r"field image: holds 0\.4375, only integers.* are read as v / 2\^4"),
+        ({"image": [1.0] * 64, "label": 1}, r"field image: holds 1\.0, only integers"),
+        ({"image": [float("nan")] * 64, "label": 1}, "field image: holds nan, only integers"),
+        ({"image": [True] * 64, "label": 1}, "field image: holds True, only integers"),
+        ({"image": [32] * 64, "label": 1}, r"field image: holds an integer outside 0\.\.31"),
+        ({"image": [-1] * 64, "label": 1}, r"field image: holds an integer outside 0\.\.31"),
+        ({"image": [2**64 + 1] * 64, "label": 1}, r"field image: holds an integer outside 0\.\.31"),
+        ({"image": [1] * 64, "label": 5}, r"field label: holds an integer outside 0\.\.4"),
+        ({"image": [1] * 64, "label": True}, "field label: holds True, only integers"),
+        ({"image": [1] * 64, "label": 1.5}, r"field label: holds 1\.5, only integers"),
     ],
 )
 def test_examples_that_do_not_fit_their_fields_are_refused(record: dict[str, Any], words: str) -> None:
+    """Also by the tensors of training: what a step is calibrated on is what a run of it would take."""
+    with pytest.raises(UsageError, match="record 1 of the batch, " + words):
+        torch_batch(FLAT, [{"image": [1] * 64, "label": 1}, record])
+    nodes = [Batch("image", "unsigned", [2, 64], 5), Batch("label", "marks", [2, 5], None)]
+    with pytest.raises(Malformed, match="record 1 of the batch, " + words.partition(".*")[0]):
+        field_tensors(2, nodes, [{"image": [1] * 64, "label": 1}, record])
+
+
+@dataclass
+class Batch:
+    """A field as a step's document has it."""
+
+    name: str
+    kind: str
+    shape: list[int]
+    width: int | None
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Field("float", (4,)), "Field 'float': give one of unsigned, signed, marks"),  # type: ignore[arg-type]
+        (lambda: Field("marks", ()), r"Field marks of shape \(\): give lengths"),
+        (lambda: Field("unsigned", (4, 0)), r"of shape \(4, 0\): give lengths from 1 on"),
+        (lambda: Field("signed", (4,), width=0), "of width 0: give the bits"),
+    ],
+)
+def test_fields_of_another_form_are_refused(make: Any, words: str) -> None:
     with pytest.raises(UsageError, match=words):
-        torch_batch(FLAT, [record])
+        make()
+
+
+def test_a_field_that_the_loss_reads_and_nobody_gave_is_named() -> None:
+    fields = {"image": FLAT["image"]}
+    with pytest.raises(UsageError, match="the loss reads 'label' of a batch, which has image: give it a Field"):
+        traced(mlp(), cross_entropy, fields)
 
 
 class Branching(nn.Module):

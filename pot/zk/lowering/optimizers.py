@@ -21,6 +21,7 @@ __all__ = [
     "POWERS", "Adam", "Settings", "Sgd", "advance_powers", "first_values", "float_update", "settings_of", "slots",
 ]  # fmt: skip
 
+LARGEST: Final = 1 << 10  # learning rate and decay stay below
 POWERS: Final = ("optimizer.beta1_power", "optimizer.beta2_power")
 """State tensors of one number that hold each beta to the power of the steps taken; they begin at 1."""
 
@@ -34,7 +35,7 @@ class Sgd:
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, self.momentum)
+        _check(self.lr, self.weight_decay, momentum=self.momentum)
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,17 @@ class Adam:
     decoupled: bool = False
 
     def __post_init__(self) -> None:
-        _check(self.lr, self.weight_decay, *self.betas)
+        _check(self.lr, self.weight_decay, beta1=self.betas[0], beta2=self.betas[1])
 
 
-def _check(lr: float, decay: float, *shares: float) -> None:
-    if not (0 < lr < 1 << 10 and 0 <= decay < 1 << 10 and all(0 <= share < 1 for share in shares)):
-        raise UsageError("an optimizer needs 0 < lr, 0 <= weight_decay, and momentum or betas from 0 to below 1")
+def _check(lr: float, decay: float, **shares: float) -> None:
+    if not 0 < lr < LARGEST:
+        raise UsageError(f"lr is {lr!r:.40}: give a learning rate above 0 and below {LARGEST}")
+    if not 0 <= decay < LARGEST:
+        raise UsageError(f"weight_decay is {decay!r:.40}: give 0 or more, below {LARGEST}")
+    for name, share in shares.items():
+        if not 0 <= share < 1:
+            raise UsageError(f"{name} is {share!r:.40}: give 0 or more, below 1")
 
 
 Settings = Sgd | Adam

@@ -175,7 +175,7 @@ class Updates:
         if not self.nearest_rate and self._exactly(fraction(lr)) is None:
             raise UsageError(
                 f"learning rate {lr:g} is no small multiple of a power of two: use lr={near * 2.0**-shift!r} "
-                f"({near}/2^{shift}), or allow the nearest rate"
+                f"({near}/2^{shift}), or give nearest_rate=True"
             )
         m, k = dyadic(wanted, RATE_BITS)
         self._note(f"{name}: learning rate {lr:g} became {float(Fraction(m) * Fraction(2) ** -k / scale):.6g}")

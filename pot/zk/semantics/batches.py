@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Ints = NDArray[np.int64]
 
-__all__ = ["RecordField", "batch_arrays", "field_tensors"]
+__all__ = ["RecordField", "batch_arrays", "field_integers", "field_tensors"]
 
 
 class RecordField(Protocol):
@@ -47,7 +47,7 @@ def batch_arrays(program: Program, records: Sequence[Mapping[str, Any]]) -> dict
 def field_tensors(count: int, fields: Sequence[RecordField], records: Sequence[Mapping[str, Any]]) -> dict[str, Ints]:
     """The same for the fields of a step that takes `count` records."""
     if len(records) != count:
-        raise Malformed(f"batch: {len(records)} records, a step takes {count}")
+        raise Malformed(f"batch: {len(records)} records, a step takes {count}; a run of it has batch_size {count}")
     for at, record in enumerate(records):
         if not isinstance(record, Mapping):
             raise Malformed(f"record {at} of the batch: is {type(record).__name__}, not an object with fields")
@@ -62,23 +62,29 @@ def _tensor(node: RecordField, records: Sequence[Mapping[str, Any]]) -> Ints:
         raise Malformed(f"field {name}: marks need an axis of their own besides that of the records")
     each = math.prod(node.shape[1:-1] if marks else node.shape[1:])
     limit = node.shape[-1] if marks else 1 << (node.width or 0)
-    least = -limit if node.kind == "signed" else 0
-    rows: list[list[int]] = []
-    for at, record in enumerate(records):
-        where = f"record {at} of the batch, field {name}"
-        if name not in record:
-            raise Malformed(f"{where}: is missing")
-        row = _flat(record[name], each, where)
-        if len(row) != each:
-            raise Malformed(f"{where}: holds {len(row)} integers, {each} are expected")
-        if row and not (least <= min(row) and max(row) < limit):
-            raise Malformed(f"{where}: holds an integer outside {least}..{limit - 1}")
-        rows.append(row)
+    rows = field_integers(name, each, range(-limit if node.kind == "signed" else 0, limit), records)
     values = np.array(rows, np.int64).reshape(len(rows), each)
     if marks:
         ones: Ints = (values[..., None] == np.arange(limit)).astype(np.int64).reshape(node.shape)
         return ones
     return values.reshape(node.shape)
+
+
+def field_integers(name: str, each: int, within: range, records: Sequence[Mapping[str, Any]]) -> list[list[int]]:
+    """For every record, the `each` integers of one field in order. Raises `Malformed`, which names record and field."""
+    rows: list[list[int]] = []
+    for at, record in enumerate(records):
+        where = f"record {at} of the batch, field {name}"
+        if name not in record:
+            raise Malformed(f"{where}: is missing; the record has {', '.join(map(str, record))[:200] or 'no field'}")
+        row = _flat(record[name], each, where)
+        if len(row) != each:
+            count = f"more than {each}" if len(row) > each else len(row)
+            raise Malformed(f"{where}: holds {count} integers, {each} are expected")
+        if row and not (min(row) in within and max(row) in within):
+            raise Malformed(f"{where}: holds an integer outside {within[0]}..{within[-1]}")
+        rows.append(row)
+    return rows
 
 
 def _flat(value: Any, each: int, where: str) -> list[int]:
@@ -92,5 +98,6 @@ def _flat(value: Any, each: int, where: str) -> list[int]:
         elif type(item) is int:
             found.append(item)
         else:
-            raise Malformed(f"{where}: holds {type(item).__name__}, only integers in lists have a place there")
+            found_one = str(item)[:40] if isinstance(item, (bool, float)) else type(item).__name__
+            raise Malformed(f"{where}: holds {found_one}, only integers in lists have a place there")
     return found
