@@ -9,6 +9,7 @@ Shows: nothing by itself; see `attest.verdict`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +46,7 @@ from attest.step_claims import Disclosure, step_claims
 from attest.trust.keys import PrivateKey
 from attest.verdict.codes import CODES
 from attest.verdict.findings import Finding
+from attest.verdict.report import ClaimReport, Report
 from attest.verdict.verify import verify
 from pot.audit.audit import AuditResult, load_run
 from pot.audit.data_audit import DataAudit
@@ -69,11 +71,17 @@ _FOR_POLICIES: Final = frozenset(
 
 @dataclass(frozen=True)
 class Certification:
-    """What was made: the certificate's name (SHA-256 of its payload) and the statement."""
+    """What was made: the certificate's name (SHA-256 of its payload) and the statement.
+
+    `empty_audits`: audits of the run in which nothing was found to match, with what was found. `claims`: what the
+    certificate claims, as a verifier reports it who believes nobody yet.
+    """
 
     certificate_sha256: str
     statement: Statement
     objects: int
+    empty_audits: tuple[tuple[Path, str], ...] = ()
+    claims: tuple[ClaimReport, ...] = ()
 
 
 def sign_statement(statement: Statement, key: PrivateKey) -> bytes:
@@ -177,9 +185,25 @@ def certify(
     )
     statement = make_statement(model_name, model_digest(files), TRAINING_CERTIFICATE, predicate)
     line = sign_statement(statement, key)
-    _rehearse(model_dir, files, draft, line)
+    report = _rehearse(model_dir, files, draft, line, _weights_hint(run_dir, files, precommit, chain))
     _write(model_dir, draft, line)
-    return Certification(sha256_hex(statement.to_bytes()), statement, len(draft.objects))
+    empty = [(path, _outcomes(result)) for path, (_, result) in zip(audits, referred, strict=True)]
+    own = sha256_hex(statement.to_bytes())
+    return Certification(
+        own,
+        statement,
+        len(draft.objects),
+        tuple((path, outcomes) for path, outcomes in empty if outcomes),
+        tuple(claim for claim in report.claims if claim.certificate_sha256 == own),
+    )
+
+
+def _outcomes(result: AuditResult | DataAudit) -> str:
+    """What an audit of a run found where no unit matched, such as "4 REFUSED"; "" where one did."""
+    if isinstance(result, DataAudit):
+        return ""
+    found = Counter(unit.outcome for unit in (*result.replays, *(result.extra or ())))
+    return "" if found["MATCH"] else ", ".join(f"{number} {outcome}" for outcome, number in sorted(found.items()))
 
 
 def _add_parent(draft: Draft, precommit: Precommit, parent: Path | None) -> list[dict[str, str]]:
@@ -235,7 +259,8 @@ def _operations(
     if precommit.semantics == "exact":
         released = next((file.sha256 for file in files if file.path == WEIGHTS_FILE), None)
         if released is None:
-            raise UsageError(f"{model_dir}: holds no {WEIGHTS_FILE} to certify")
+            how = "float_safetensors makes it from the run's last integers"
+            raise UsageError(f"{model_dir}: holds no {WEIGHTS_FILE} to certify; {how}")
         last = draft.add(_state_weights(run_dir, chain, first=False))
         operations.append({"type": "dequantise/1", "input_sha256": last, "output_sha256": released})
     return operations
@@ -255,18 +280,32 @@ def _state_weights(run_dir: Path, chain: ChainResult, *, first: bool) -> bytes:
     )
 
 
-def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: Draft, line: bytes) -> None:
-    """Verify as anybody will, before it is written."""
+def _weights_hint(run_dir: Path, files: Sequence[ModelFile], precommit: Precommit, chain: ChainResult) -> str:
+    """What to do where the weights that the run ends with are not in the folder under their name; "" otherwise."""
+    if precommit.semantics == "exact" or any(file.path == WEIGHTS_FILE for file in files):
+        return ""
+    paths = (file.path for file in chain.segments[-1].end_state.files)
+    last = next((path for path in paths if path.rsplit("/", 1)[-1] == WEIGHTS_FILE), None)
+    copy = "" if last is None else f"copy {run_dir / last} into it, or "
+    return f"; {copy}save the model with safetensors as {WEIGHTS_FILE}"
+
+
+def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: Draft, line: bytes, hint: str) -> Report:
+    """Verify as anybody will, before it is written; `hint`: what mends it where something is lacking."""
     weights = next(
         (read_file(model_dir / f.path, limit=MAX_TOTAL_BYTES) for f in files if f.path == WEIGHTS_FILE), None
     )
     release = ReleaseBundle(model_dir.name, tuple(files), weights, (line, *draft.lines), draft.objects)
-    for finding in verify(release, None).findings:
+    report = verify(release, None)
+    for finding in report.findings:
         if finding.status == "failed":
             raise Refused(f"{model_dir}: the certificate would be denied, nothing is written: {_words(finding)}")
         blocked = finding.status == "not_checked" and CODES[finding.code].blocks and finding.code not in _FOR_POLICIES
         if blocked:
-            raise Refused(f"{model_dir}: the certificate would be incomplete, nothing is written: {_words(finding)}")
+            raise Refused(
+                f"{model_dir}: the certificate would be incomplete, nothing is written: {_words(finding)}{hint}"
+            )
+    return report
 
 
 def _words(finding: Finding) -> str:

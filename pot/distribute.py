@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
 from multiprocessing.connection import wait
 from threading import Thread
 from typing import Any, Final, TypeVar
@@ -56,9 +56,14 @@ def mapped(
 @contextmanager
 def _pool(workers: int) -> Iterator[ProcessPoolExecutor]:
     # spawn: a fork would copy the caller's threads and locks
+    others = set(active_children())
     pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_follow_the_parent)
     try:
         yield pool
+    except KeyboardInterrupt:  # nobody waits for what the workers still do
+        for worker in set(active_children()) - others:
+            worker.terminate()
+        raise
     except BrokenProcessPool:
         raise EnvironmentFailure("a worker process died, perhaps for lack of memory; try fewer workers") from None
     finally:

@@ -6,7 +6,16 @@ command line returns for it (`specs/verification.md`, "Exit codes").
 
 from __future__ import annotations
 
-__all__ = ["EnvironmentFailure", "LimitExceeded", "Malformed", "MissingExtra", "PotError", "Refused", "UsageError"]
+__all__ = [
+    "EnvironmentFailure",
+    "LimitExceeded",
+    "Malformed",
+    "MissingExtra",
+    "PotError",
+    "Refused",
+    "Undecided",
+    "UsageError",
+]
 
 
 class PotError(Exception):
@@ -33,6 +42,12 @@ class Refused(PotError):
     """An operation was well formed but must not be done: a check that guards it said no."""
 
     exit_code = 1
+
+
+class Undecided(Refused):
+    """Refused for what is not there: the run is not finished, or files are lost; nothing was found false."""
+
+    exit_code = 3
 
 
 class EnvironmentFailure(PotError):

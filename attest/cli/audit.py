@@ -1,8 +1,9 @@
 """`pot audit`: re-execute what a challenge chose, or make a commitment to data again, and sign what came out.
 
 `pot audit RUN` audits a run; `pot audit data`, `dispute`, `memorization` and `canaries` are commands of their own (a
-run directory with such a name is `./data`). Exit code: 0 when everything matched, 1 when something did not, 3 when a
-replay could not be decided here.
+run directory with such a name is `./data`). Exit code: 0 when everything matched, 1 when something did not or was
+refused, 2 (nothing is signed) when data or code is not what the run committed to, 3 when a replay could not be decided
+here.
 
 Shows / does not show: see `pot.audit.audit`.
 """
@@ -88,12 +89,18 @@ def audit(
     beacon_chain: Path | None = typer.Option(
         None, "--beacon-chain", help="The chain of the challenge's beacon, if it is not quicknet: drand's info."
     ),
+    sign_refusal: bool = typer.Option(
+        False, "--sign-refusal", help="Sign REFUSED where the trainer did not deliver committed data or code."
+    ),
     as_json: bool = typer.Option(False, "--json", help="Print the result as one JSON object."),
 ) -> None:
     """Replay the challenged segments bit by bit and sign the result.
 
     Cheap checks look at all segments first, and suspicious ones are replayed too. A commitment to data, without any
     run, is audited by pot audit data; two accounts of one run by pot audit dispute; see their own help.
+
+    Exit 0: everything matched. 1: something did not, or was refused: what a trainer cannot show again counts as not
+    held. 3: undecided here. 2, and nothing signed: what you gave is not what the run committed to.
 
     Examples:
 
@@ -146,6 +153,7 @@ def audit(
             inner=None if inner_out is None else kept.append,
             hints=given_hints,
             beacon_chain=_chain(beacon_chain),
+            undelivered=sign_refusal,
         )
     if inner_out is not None:
         write_file(inner_out, kept[0].to_bytes(), mode=0o600)  # first: what nobody can open is no commitment

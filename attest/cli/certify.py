@@ -1,6 +1,6 @@
 """`pot certify`: a signed training certificate, with its evidence, into the model's folder.
 
-Exit code: 0 when it was written, 1 when it would not hold (nothing is written then).
+Exit code: 0 when it was written, 1 when it would not hold, 3 when the run is not finished (nothing is written then).
 
 Shows / does not show: see `attest.certify`.
 """
@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from attest.cli.outputs import check_run
-from attest.cli.terminal import clean
+from attest.cli.terminal import clean, say
 
 __all__ = ["register"]
 
@@ -93,12 +93,22 @@ def certify(
         inner=inner or [],
         name=name,
     )
+    for path, outcomes in made.empty_audits:
+        say(f"pot: {path}: this audit holds no match ({outcomes}); it shows nothing for the claims")
     subject = made.statement.subject_sha256
     if as_json:
         typer.echo(json.dumps({"certificate_sha256": made.certificate_sha256, "model_sha256": subject}, sort_keys=True))
     else:
         typer.echo(clean(f"{model}: certificate {made.certificate_sha256}"))
         typer.echo(f"model {subject}, {made.objects} objects of evidence")
+        for claim in made.claims:
+            typer.echo(clean(f"claim {claim.type}: {claim.sentence}"))
+            lacking = [link.code for link in claim.links if (link.status, link.level) != ("passed", "proved")]
+            if lacking:
+                typer.echo(f"      not proved by the release alone: {', '.join(dict.fromkeys(lacking))}")
+        typer.echo(
+            "what each of these needs is told by pot explain CODE; a policy says whose audits and circuits count"
+        )
 
 
 def _files(paths: list[Path]) -> list[Path]:

@@ -54,6 +54,9 @@ def new(
     seconds: float | None = typer.Option(
         None, "--seconds-per-step", min=0, help="What a step takes, for the price; default: estimated."
     ),
+    start: float | None = typer.Option(
+        None, "--seconds-per-start", min=0, help="What starting the program takes; default: a guess of 5."
+    ),
     dry_run: bool = typer.Option(False, "--dry-run", help="Print the price and write nothing."),
     as_json: bool = typer.Option(False, "--json", help="Print one JSON object instead of text."),
 ) -> None:
@@ -69,8 +72,9 @@ def new(
 
     if unit not in ("segment", "step"):
         raise UsageError(f"--unit {unit}: must be segment or step")
-    if seconds is not None and not math.isfinite(seconds):
-        raise UsageError("--seconds-per-step: a number of seconds is expected, such as 0.25")
+    for option, number in (("--seconds-per-step", seconds), ("--seconds-per-start", start)):
+        if number is not None and not math.isfinite(number):
+            raise UsageError(f"{option}: a number of seconds is expected, such as 0.25")
     if (out is None) != dry_run:
         raise UsageError("give --out FILE for a challenge, or --dry-run for its price alone")
     check_run(run)
@@ -94,7 +98,7 @@ def new(
     per_step = seconds if seconds is not None else seconds_per_step(run, chain)
     processes = 1 if precommit.layout is None else int(precommit.layout.processes)
     repeated = challenged_segments(challenge, chain)
-    cost = price(repeated, per_step, estimated=seconds is None, processes=processes)
+    cost = price(repeated, per_step, estimated=seconds is None, processes=processes, start_seconds=start)
     bad, sample = forged_count(population, fraction(forged, "--forged")), int(challenge.sample)
     exact = detection(population, bad, sample)
     lines = _price_lines(challenge, cost, exact) + _grinding(challenge, bad)
@@ -150,7 +154,11 @@ def _price_lines(challenge: Challenge, cost: Price, exact: Fraction) -> list[str
         source = "estimated from the times of the checkpoint files" if cost.estimated else "as you say"
         time = f"about {_duration(cost.minutes)} at {_rounded(cost.seconds or 0)} s a step, {source}"
     work = f"{counted(cost.segments, 'segment')}, {counted(cost.steps, 'step')} to repeat"
-    lines = [f"price: {work}, plus the start of {counted(cost.starts, 'process', 'processes')}; {time}"]
+    source = "a guess" if cost.start_estimated else "as you say"
+    starting = (
+        f"about {_duration(cost.start_minutes)} for the starts at {_rounded(cost.start_seconds)} s each, {source}"
+    )
+    lines = [f"price: {work}, plus the start of {counted(cost.starts, 'process', 'processes')}; {time}; {starting}"]
     lines.append(
         f"{sample} of {counted(population, unit)} {'is' if sample == 1 else 'are'} to be replayed; if"
         f" {challenge.forged} of them are forged, one is met"
@@ -180,6 +188,8 @@ def _price_value(challenge: Challenge, cost: Price, exact: Fraction) -> dict[str
         "segments": str(cost.segments),
         "steps": str(cost.steps),
         "starts": str(cost.starts),
+        "start_minutes": repr(cost.start_minutes),
+        "start_estimated": cost.start_estimated,
         "detection": repr(float(exact)),
     }
     if cost.minutes is not None:

@@ -12,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import IO, Final
 
+from attest.cli.ending import note
+
 __all__ = ["run_child"]
 
 _LOOK_SECONDS: Final = 0.2
@@ -43,6 +45,8 @@ def run_child(
     finally:
         for number in own:
             signal.signal(number, before[number])
+        if heard:
+            note(heard[0])
 
 
 def _wait(process: subprocess.Popen[bytes], heard: Sequence[signal.Signals]) -> int:

@@ -27,7 +27,10 @@ def register(app: typer.Typer) -> None:
 
 
 def keygen(
-    out: Annotated[Path, typer.Argument(metavar="KEY", help="Where to write the private key; KEY.pub goes beside it.")],
+    key: Annotated[
+        Path | None, typer.Argument(metavar="KEY", help="Where to write the private key; KEY.pub goes beside it.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="The same as KEY.")] = None,
     algorithm: Annotated[KeyAlgorithm, typer.Option("--algorithm", help="Signature algorithm.")] = KeyAlgorithm.ED25519,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
@@ -36,12 +39,16 @@ def keygen(
     Example: pot keygen developer.pem
     """
     from attest.trust.keys import generate
+    from pot.errors import UsageError
 
-    key = generate(algorithm.value)
-    public = key.save(out)
+    path = key or out
+    if path is None or (key is not None and out is not None):
+        raise UsageError("name one file for the private key: pot keygen developer.pem")
+    made = generate(algorithm.value)
+    public = made.save(path)
     if as_json:
-        facts = {"algorithm": key.algorithm, "hint": key.public.hint(), "private": str(out), "public": str(public)}
+        facts = {"algorithm": made.algorithm, "hint": made.public.hint(), "private": str(path), "public": str(public)}
         typer.echo(json.dumps(facts, sort_keys=True))
     else:
-        typer.echo(f"{key.algorithm} key {key.public.hint()}")
-        typer.echo(clean(f"private {out} (keep it secret), public {public} (for policies)"))
+        typer.echo(f"{made.algorithm} key {made.public.hint()}")
+        typer.echo(clean(f"private {path} (keep it secret), public {public} (for policies)"))

@@ -1,9 +1,9 @@
 """The command `pot`: which module does which job, and what each way of ending means to the caller.
 
 Exit codes (`specs/verification.md`): 0 PASS, 1 DENY, 2 usage, 3 INCOMPLETE, 4 environment, 70 internal, 130
-interrupted. Code 1 is a verdict. It leaves here only when a command says so itself, by `typer.Exit(1)` or by
-`Refused`; an accident, whatever it is, ends with 70, because a caller must never read a crash as "the certificate is
-false".
+interrupted, 129 and 143 ended by SIGHUP and SIGTERM. Code 1 is a verdict. It leaves here only when a command says so
+itself, by `typer.Exit(1)` or by `Refused`; an accident, whatever it is, ends with 70, because a caller must never read
+a crash as "the certificate is false".
 
 Only the module of the command that was asked for is imported, so `pot verify` stays light; `pot --version` loads
 nothing.
@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from attest.cli.ending import heard, listen
 from attest.cli.terminal import clean, prepare, say
 from pot import __version__
 from pot.errors import EnvironmentFailure, PotError
@@ -60,6 +61,7 @@ _KEPT: Final = 600
 def run() -> NoReturn:
     """The console script: run the command line and leave the process with its exit code."""
     prepare()
+    listen()
     code = main(sys.argv[1:])
     try:
         sys.stdout.flush()  # a full disk shows only now, and must not pass for success
@@ -84,8 +86,10 @@ def main(arguments: list[str]) -> int:
         _complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
-        say("pot: interrupted; the same command goes on from what was finished, where it keeps that")
-        return _INTERRUPTED
+        number = heard()
+        how = "interrupted" if number is None else f"ended by {number.name}"
+        say(f"pot: {how}; the same command goes on from what was finished, where it keeps that")
+        return _INTERRUPTED if number is None else 128 + number
     except BrokenPipeError:
         return _silence()
     except SystemExit as error:

@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from attest.cli.terminal import clean
+from attest.cli.terminal import clean, say
 
 __all__ = ["TEMPLATES", "app", "register"]
 
@@ -18,6 +18,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     help="Policies: whom to believe and what to require.\n\nExample: pot policy check policy.yaml",
 )
+
+_PLACEHOLDER: Final = "REPLACE"
+"""How everything begins that a template leaves open."""
 
 _HEAD: Final = """\
 version: pot/policy/v1
@@ -136,8 +139,12 @@ def check(
     Example: pot policy check policy.yaml
     """
     from attest.verdict.policy import load_policy
+    from pot.errors import UsageError
 
     policy = load_policy(file)
+    for role, name, _ in policy.keys:
+        if name.startswith(_PLACEHOLDER):
+            raise UsageError(f"{file}: roles.{role}: the name is still {name!r}; write whose key it is")
     if as_json:
         typer.echo(policy.document.to_bytes().decode())
         return
@@ -189,6 +196,7 @@ def show(
 
     if name is None:
         typer.echo("\n".join(TEMPLATES))
+        say("these are names, not a policy; pot policy show NAME prints one")
         return
     if name not in TEMPLATES:
         raise UsageError(f"no policy is called {name[:64]!r}; there are {', '.join(TEMPLATES)}")

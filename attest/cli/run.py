@@ -51,7 +51,7 @@ def status(
     else:
         typer.echo(f"{clean(str(run))}: step {facts['step']} of {facts['steps']}, {facts['state']}")
         typer.echo(f"transcript  sha256 {facts['transcript_sha256']}, {facts['events']} lines")
-        typer.echo(f"segments    {facts['segments']}, {facts['dropped']} steps repeated after interruptions")
+        typer.echo(f"segments    {_segments(facts)}, {facts['dropped']} steps repeated after interruptions")
         typer.echo(f"precommit   sha256 {facts['precommit_sha256']}, seed from {facts['seed_source']}")
         if facts["other_inputs"]:
             typer.echo(clean(f"inputs      that hold no committed records: {', '.join(facts['other_inputs'])}"))
@@ -65,6 +65,14 @@ def status(
         raise typer.Exit(1)
     if problems:
         raise typer.Exit(3)
+
+
+def _segments(facts: dict[str, Any]) -> str:
+    """How many are closed by a state with files; before the end, out of how many."""
+    closed = str(facts["segments"])
+    if facts["state"] == "complete":
+        return closed
+    return f"{closed} of {-(-int(facts['steps']) // int(facts['segment_steps']))} complete"
 
 
 def show(
@@ -181,6 +189,7 @@ def _facts(run: Path) -> dict[str, Any]:
         "step": last.step if last is not None else "0",
         "steps": precommit.steps,
         "segments": str(len(chain.segments)),
+        "segment_steps": precommit.state_every or precommit.checkpoint_every,
         "events": str(chain.events),
         "dropped": str(chain.dropped),
         "state": _state(broken, running, complete=not problems),

@@ -2,7 +2,7 @@
 
 The script runs in a process of its own (`pot.recording.scripts.attach`), with its own arguments. Exit code: 0 when all
 promised steps are recorded, 3 when the script ended before them, 1 when the script failed or does what cannot be
-recorded, 130 when a signal ended it: the script gets that too, and `--resume` goes on.
+recorded, 129, 130 or 143 when a signal ended it: the script gets that too, and `--resume` goes on.
 
 Shows / does not show: see `pot.recording.scripts.attach`; what could not be seen is listed at the end, and in
 `run/notes.txt`.
@@ -98,7 +98,9 @@ def run(
 
     python, words = _split(command)
     if (run_dir / "precommit.json").exists() and not resume:
-        raise UsageError(f"{run_dir}: holds a run already; go on with it by --resume, or name another folder by --run")
+        untrained = not (run_dir / "transcript.jsonl").exists()
+        kind = "a run in which nothing was trained yet; delete it," if untrained else "a run already;"
+        raise UsageError(f"{run_dir}: holds {kind} go on with it by --resume, or name another folder by --run")
     if steps is not None and epochs is not None:
         raise UsageError("--steps and --epochs: one of them promises how far the script trains")
     _check_nonce(nonce)

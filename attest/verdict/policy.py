@@ -234,7 +234,10 @@ class Policy:
 
 def read_policy(data: bytes, *, what: str = "policy") -> Policy:
     """Read a policy file's bytes. Raises `Malformed`, `LimitExceeded`."""
-    document = PolicyDocument.from_value(parse_yaml(data, what=what), what=what)
+    value = parse_yaml(data, what=what)
+    if not isinstance(value, dict):
+        raise Malformed(f"{what}: is no policy, which has version, roles and require; pot policy show NAME prints one")
+    document = PolicyDocument.from_value(value, what=what)
     return Policy.of(document, sha256=hashlib.sha256(data).hexdigest(), what=what)
 
 

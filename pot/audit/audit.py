@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -29,7 +30,7 @@ from pot.audit.screening.checks import Screening, screen
 from pot.audit.statistics.hints import Hint
 from pot.canonical import Document, read_file
 from pot.distribute import check_cluster
-from pot.errors import Refused, UsageError
+from pot.errors import Refused, Undecided, UsageError
 from pot.recording.begin import PRECOMMIT_FILE
 from pot.recording.checking.chain import ChainResult, Segment, check_chain
 from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
@@ -40,18 +41,26 @@ __all__ = ["SUSPICIOUS", "AuditResult", "Progress", "ReplayedUnit", "audit", "lo
 SUSPICIOUS: Final = 5
 """Suspicious segments that are replayed besides the challenged ones, unless told otherwise."""
 
+_STOPPED: Final = frozenset({"unfinished", "torn"})
+
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many units are done, and how many there are."""
 
 
 def load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
-    """Read and check a finished run. Raises `Refused` with the first problem of a chain that does not hold."""
+    """Read and check a finished run.
+
+    Raises `Refused` with the first problem of a chain that does not hold, `Undecided` for a run that is not finished.
+    """
     path = run_dir / PRECOMMIT_FILE
     precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
     transcript = load_transcript(run_dir)
     chain = check_chain(transcript, precommit)
     if chain.problems:
-        first = chain.problems[0]
+        first = next((problem for problem in chain.problems if problem.code not in _STOPPED), None)
+        if first is None:
+            how = chain.problems[-1].detail.partition(": ")[2]
+            raise Undecided(f"{run_dir}: is not finished: {how}; start the training command again and let it end")
         raise Refused(f"{run_dir}: the transcript does not hold: {first.code}: {first.detail}")
     return precommit, transcript, chain
 
@@ -83,6 +92,7 @@ def audit(
     inner: Callable[[InnerDigests], None] | None = None,
     hints: Sequence[Hint] = (),
     beacon_chain: ChainInfo | None = None,
+    undelivered: bool = False,
 ) -> AuditResult:
     """Answer `challenge` to the run: recompute roots from `data`, regenerate W_0, replay the chosen segments.
 
@@ -93,8 +103,10 @@ def audit(
     `suspicious` more of those that look bent. `tolerance`: measure what is INCONCLUSIVE beside this machine's noise.
     `inner`: takes the private document of inner digests, to whose commitment the result then refers. `hints`: tests of
     this transcript, to be signed with the result. `beacon_chain`: that of the challenge, where it is not quicknet.
+    `undelivered`: give a result, REFUSED, also where committed data or code is not among what was given.
 
-    Raises `Refused` for a run, challenge or hint that does not hold, `UsageError`, `EnvironmentFailure`.
+    Raises `Refused` for a run, challenge or hint that does not hold, `UsageError` (data or code is not there),
+    `EnvironmentFailure`.
     """
     if ray is not None:
         check_cluster(ray)
@@ -109,6 +121,11 @@ def audit(
     paths = (tuple(path.resolve() for path in data), code.resolve(), tuple(path.resolve() for path in hidden))
     place = RunPlace(run_dir.resolve(), precommit.to_bytes(), nonce, paths[0], paths[1], limits or Limits(), paths[2])
     replayer = place.replayer()
+    if replayer.undelivered is not None and not undelivered:
+        raise UsageError(
+            f"{run_dir}: nothing was replayed: {replayer.undelivered}; give it, or sign that the trainer did not"
+            " deliver it by --sign-refusal"
+        )
     same, differ = recomputed(run_dir, precommit, replayer, progress)
     screened = screen(run_dir, precommit, chain, progress) if screening else None
     steps = {} if inner is None else _inner_steps(transcript.sha256(), chain.segments)
@@ -215,10 +232,11 @@ def _replay(
     ray: str | None,
 ) -> _Replayed:
     found: dict[int, Replay] = {}
-    for job, replay in replays(jobs, replayer, workers=workers, ray=ray):
-        found[job.index] = replay
-        if progress is not None:
-            progress("replaying segments", len(found), len(jobs))
+    with closing(replays(jobs, replayer, workers=workers, ray=ray)) as results:
+        for job, replay in results:
+            found[job.index] = replay
+            if progress is not None:
+                progress("replaying segments", len(found), len(jobs))
     first = found.pop(0) if 0 in found else found[1]
     return _Replayed(found, first, extra)
 

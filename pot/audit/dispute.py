@@ -25,7 +25,7 @@ from pot.audit.party import Party, answers
 from pot.audit.replaying.comparison import Components, cut, first_tensor
 from pot.audit.replaying.replay import Request, committed_tensors
 from pot.canonical import Count, Document, Hex32
-from pot.errors import Refused, UsageError
+from pot.errors import Refused, Undecided, UsageError
 from pot.recording.transcript import CheckpointEvent, StepEvent
 
 __all__ = ["ASKED", "Dispute", "dispute", "first_difference", "own_dispute", "spaced"]
@@ -226,12 +226,17 @@ class _Narrowing:
 
 
 def own_dispute(party: Party, number: int) -> Dispute:
-    """One run against the auditor's own replay of its segment `number`. Raises `UsageError` for a segment it lacks.
+    """One run against the auditor's own replay of its segment `number`.
+
+    Raises `UsageError` (a segment that it lacks, other data or code), `Refused` (its start state is none), `Undecided`
+    (the replay did not come to an end).
 
     The committed run tells nothing of the states between its checkpoints, so the step is bounded by losses and roots.
     """
     if not 1 <= number <= len(party.chain.segments):
         raise UsageError(f"dispute: there is no segment {number}; the run has {len(party.chain.segments)}")
+    if party.replays().undelivered is not None:
+        raise UsageError(f"dispute: nothing was replayed: {party.replays().undelivered}; give it")
     replay = party.replays().segment(party.chain.segments[number - 1])
     difference = replay.difference
     common = {
@@ -246,7 +251,8 @@ def own_dispute(party: Party, number: int) -> Dispute:
             {**common, "holds": "run", "sentence": "the replay gives the run's own states"}, what=""
         )
     if difference is None:
-        raise Refused(f"dispute: segment {number} could not be replayed: {replay.outcome}: {replay.detail}")
+        kind = Refused if replay.outcome == "MISMATCH" else Undecided  # lost files, or no time: nothing was found false
+        raise kind(f"dispute: segment {number} could not be replayed: {replay.outcome}: {replay.detail}")
     value: dict[str, Any] = {
         **common,
         "equal_after": str(difference.equal_after),

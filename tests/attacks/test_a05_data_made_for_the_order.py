@@ -79,7 +79,7 @@ def test_the_records_made_for_it_are_not_the_committed_ones(run: RecordedRun) ->
     data = forged(run)
     found = replays(run, data)
     assert {replay.outcome for replay in found} == {"REFUSED"}
-    assert "no file with SHA-256" in found[0].detail
+    assert "no file of --data has the SHA-256" in found[0].detail
 
 
 def test_without_the_comparison_with_the_commitment_it_would_pass(

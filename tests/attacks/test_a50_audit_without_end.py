@@ -143,7 +143,7 @@ def test_a_full_disk_of_the_auditor_is_no_mismatch(recorded: Any, monkeypatch: p
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pot.recording.state._safetensors", full)
+    monkeypatch.setattr("pot.recording.state.safetensors_parts", full)
     result = _audit(recorded)
     assert result.replays[1].outcome == "REFUSED"
     assert result.init != "MISMATCH"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +11,15 @@ from typing import Any
 import pytest
 from recorded_run import RecordedRun, honest_run, prepare
 
+from attest.bundle import SigstoreBundle
+from attest.cli.main import main
+from attest.statement import Statement
 from pot.audit.audit import AuditResult, audit
 from pot.audit.challenges.challenge import new_challenge
 from pot.audit.replaying.replay import Replayer
 from pot.audit.replaying.sandbox import Limits, isolation, run_limited
 from pot.canonical import canonical_bytes
-from pot.errors import Refused, UsageError
+from pot.errors import Refused, Undecided, UsageError
 from pot.recording.precommit import SeedNonce
 
 
@@ -61,14 +65,21 @@ def test_the_auditors_own_nonce_is_named_and_anothers_refused(finished_run: Any)
 def test_other_data_or_code_is_refused_and_not_passed(recorded: Any, tmp_path: Path) -> None:
     other = tmp_path / "other.jsonl"
     other.write_bytes((recorded.folder / "train.jsonl").read_bytes() + b'{"id":99,"value":1}\n')
-    result = _audit(recorded, data=[other])
+    missing = "no file of --data has the SHA-256 [0-9a-f]{64}; the program reads it as train.jsonl"
+    with pytest.raises(UsageError, match=f"nothing was replayed: {missing}; give it, or .* --sign-refusal"):
+        _audit(recorded, data=[other])
+    result = _audit(recorded, data=[other], undelivered=True)
     assert {unit.outcome for unit in result.replays} == {"REFUSED"}
-    assert "no file with SHA-256" in str(result.replays[0].detail)
+    assert re.fullmatch(missing, str(result.replays[0].detail))
     assert (result.datasets, result.init) == ((), "NOT_CHECKED")
     script = recorded.folder / "toy_training.py"
     script.write_text(script.read_text(encoding="utf-8").replace("RATE = 3", "RATE = 4"), encoding="utf-8")
-    result = _audit(recorded)
+    with pytest.raises(UsageError, match=r"toy_training.py in .*, which --code names, is not the committed one"):
+        _audit(recorded)
+    result = _audit(recorded, undelivered=True)
     assert "is not the committed one" in str(result.replays[0].detail)
+    with pytest.raises(UsageError, match=r"toy_training.py is not in .*, which --code names; give it"):
+        _audit(recorded, code=tmp_path)
     with pytest.raises(UsageError, match="given as data"):
         _audit(recorded, data=[tmp_path / "absent"])
 
@@ -94,9 +105,19 @@ def test_roots_that_the_data_does_not_give_are_named(recorded: Any) -> None:
 
 
 def test_a_broken_chain_is_not_audited(recorded: Any) -> None:
-    recorded.write(recorded.events()[:9])
-    with pytest.raises(Refused, match="does not hold: unfinished"):
+    events = recorded.events()
+    recorded.write(events[:9])
+    with pytest.raises(
+        Undecided, match=r"is not finished: the run stopped after step .* start the training command"
+    ) as e:
         _audit(recorded)
+    assert e.value.exit_code == 3
+    assert main(["challenge", "new", str(recorded.run_dir), "--dry-run"]) == 3  # as pot status says
+    events[3], events[4] = events[4], events[3]
+    recorded.write(events[:9])
+    with pytest.raises(Refused, match="does not hold") as e:
+        _audit(recorded)
+    assert e.value.exit_code == 1
 
 
 def _rewritten(folder: Path, old: str, new: str) -> RecordedRun:
@@ -135,6 +156,26 @@ def test_a_program_that_reads_its_surroundings_does_not_replay(tmp_path: Path) -
         "self.weights[place] += RATE * self.moments[place] + int(__import__('os').environ.get('POT_TEST_SECRET', '0'))",
     )
     assert {unit.outcome for unit in _audit(used).replays} == {"MISMATCH"}
+
+
+def test_a_slip_of_the_auditor_is_not_signed_unless_that_is_asked_for(finished_run: Any, tmp_path: Path) -> None:
+    (tmp_path / "wrong.jsonl").write_bytes(b'{"id":1,"value":1}\n')
+    challenge = new_challenge(finished_run.precommit.sha256(), finished_run.transcript.sha256(), 6, forged="0.5")
+    (tmp_path / "challenge.json").write_bytes(challenge.to_bytes())
+    assert main(["keygen", str(tmp_path / "key.pem")]) == 0
+    out = tmp_path / "audit.jsonl"
+    words = [
+        "audit", str(finished_run.run_dir), "--challenge", str(tmp_path / "challenge.json"), "--data",
+        str(tmp_path / "wrong.jsonl"), "--code", str(finished_run.folder), "--key", str(tmp_path / "key.pem"),
+        "--out", str(out),
+    ]  # fmt: skip
+    assert main(words) == 2
+    assert not out.exists()
+    assert main([*words, "--sign-refusal"]) == 1
+    statement = Statement.from_payload(
+        SigstoreBundle.from_line(out.read_bytes().strip(), what="audit").dsse_envelope.payload_bytes(), what="audit"
+    )
+    assert {unit["outcome"] for unit in statement.predicate["replays"]} == {"REFUSED"}
 
 
 def test_a_program_that_dies_is_refused_with_its_last_words(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ READS: Final[dict[str, dict[str, bool]]] = {
 }
 
 # Readable, so what comes out is what the command is there to find: (first words, file) -> {form: exit code}.
-NO_TRANSCRIPT: Final = {"empty": 1, "truncated": 1, "binary": 1}  # the chain does not hold
+NO_TRANSCRIPT: Final = {"empty": 3, "truncated": 3, "binary": 3}  # not finished, as `pot status` says
 NO_PART: Final = {"empty": 1, "truncated": 1, "binary": 1}  # not the bytes that something signed or committed names
 FOUND: Final[dict[tuple[str, str], dict[str, int]]] = {
     ("status", "run-child/transcript.jsonl"): {"missing": 3, "empty": 3, "truncated": 3, "binary": 3},

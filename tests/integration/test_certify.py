@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 from recorded_run import RecordedRun, release_weights
 
-from attest.bundle import read_release
-from attest.certify import certify, sign_audit
+from attest.bundle import SigstoreBundle, read_release
+from attest.certify import _weights_hint, certify, sign_audit
 from attest.cli.main import main
 from attest.trust.keys import generate
 from attest.verdict.policy import Policy, read_policy
 from attest.verdict.verify import verify
-from pot.audit.audit import audit
+from pot.audit.audit import AuditResult, audit
 from pot.audit.challenges.challenge import new_challenge
-from pot.canonical import canonical_bytes
+from pot.canonical import canonical_bytes, parse
+from pot.commitments.model import model_files
 from pot.data.commit import commit, write_committed
 from pot.data.exclude import exclude
 from pot.data.exclude_verify import Exclusion
@@ -139,9 +140,6 @@ def test_changed_weights_are_not_certified(workshop: Workshop) -> None:
 
 
 def test_an_audit_with_a_mismatch_is_not_referred_to(workshop: Workshop, tmp_path: Path) -> None:
-    from attest.bundle import SigstoreBundle
-    from pot.audit.audit import AuditResult
-    from pot.canonical import parse
 
     payload = SigstoreBundle.from_line(workshop.audit.read_bytes().strip(), what="audit").dsse_envelope.payload_bytes()
     value = parse(payload, what="audit")["predicate"]
@@ -151,6 +149,44 @@ def test_an_audit_with_a_mismatch_is_not_referred_to(workshop: Workshop, tmp_pat
     with pytest.raises(Refused, match="mismatch"):
         workshop.certify(audits=[bad])
     assert nothing_written(workshop)
+
+
+def test_an_audit_without_a_match_is_named(workshop: Workshop, tmp_path: Path, capsys: Any) -> None:
+    payload = SigstoreBundle.from_line(workshop.audit.read_bytes().strip(), what="audit").dsse_envelope.payload_bytes()
+    value = parse(payload, what="audit")["predicate"]
+    for unit in value["replays"]:
+        unit["outcome"] = "REFUSED"
+    empty = tmp_path / "empty.jsonl"
+    empty.write_bytes(sign_audit(AuditResult.from_value(value, what="audit"), AUDITOR))
+    DEVELOPER.save(tmp_path / "developer.pem")
+    words = [
+        "certify",
+        str(workshop.model),
+        "--run",
+        str(workshop.run.run_dir),
+        "--key",
+        str(tmp_path / "developer.pem"),
+    ]
+    assert main([*words, "--audit", str(workshop.audit)]) == 0
+    told = capsys.readouterr()
+    assert "holds no match" not in told.err
+    assert "claim training-provenance: " in told.out
+    assert "      not proved by the release alone: seed, records-tie, initial-weights, replay" in told.out
+    assert main([*words, "--audit", str(empty)]) == 0
+    found = f"{empty}: this audit holds no match ({len(value['replays'])} REFUSED); it shows nothing for the claims"
+    assert found in capsys.readouterr().err
+
+
+def test_weights_under_another_name_are_told_where_the_right_ones_lie(workshop: Workshop) -> None:
+    (workshop.model / "model.safetensors").rename(workshop.model / "model.pt")
+    with pytest.raises(UsageError, match=r"holds no model\.safetensors to certify; float_safetensors makes it"):
+        workshop.certify()
+    run = workshop.run
+    run_of_floats = run.precommit.model_copy(update={"semantics": "float"})
+    hint = _weights_hint(run.run_dir, model_files(workshop.model), run_of_floats, run.chain())
+    path = run.run_dir / "checkpoints" / "step-000030" / "model.safetensors"
+    assert hint == f"; copy {path} into it, or save the model with safetensors as model.safetensors"
+    assert path.is_file()
 
 
 def test_a_bent_transcript_is_not_certified(recorded: RecordedRun, workshop: Workshop) -> None:

@@ -361,7 +361,7 @@ def test_a_signal_to_the_command_alone_ends_the_script_too(program: Path, name: 
     _wait_for(lambda: transcript.exists() and b'"type":"step"' in transcript.read_bytes(), process)
     (script,) = _children(process.pid)
     os.kill(process.pid, number)
-    assert process.wait(timeout=60) == (-number if name == "SIGKILL" else 130)
+    assert process.wait(timeout=60) == (-number if name == "SIGKILL" else 128 + number)
     deadline = time.monotonic() + 60
     while _lives(script):
         assert time.monotonic() < deadline, "the script was left behind"

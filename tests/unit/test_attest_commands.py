@@ -136,6 +136,13 @@ def test_keygen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["keygen", str(tmp_path / "a.pem")]) == 2
     one_sentence(capsys)
     assert main(["keygen", str(tmp_path / "b.pem"), "--algorithm", "rsa"]) == 2
+    assert main(["keygen", "--out", str(tmp_path / "c.pem")]) == 0
+    assert (tmp_path / "c.pem.pub").exists()
+    capsys.readouterr()
+    for words in ([], [str(tmp_path / "d.pem"), "--out", str(tmp_path / "e.pem")]):
+        assert main(["keygen", *words]) == 2
+        one_sentence(capsys)
+    assert not (tmp_path / "d.pem").exists()
 
 
 def test_explain(capsys: pytest.CaptureFixture[str]) -> None:

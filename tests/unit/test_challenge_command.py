@@ -43,13 +43,18 @@ def test_the_price_comes_first_and_nothing_is_written(
     out = capsys.readouterr().out
     # W_0 is made again by itself, unless the draw holds the first segment: in one of three draws
     assert re.match(
-        r"price: 2 segments, 10 steps to repeat, plus the start of [23] processes; about 1 minute at 6 s", out
+        r"price: 2 segments, 10 steps to repeat, plus the start of [23] processes; about 1 minute at 6 s a step,"
+        " as you say; about 1[05] seconds for the starts at 5 s each, a guess\n",
+        out,
     )
     assert "2 of 6 segments are to be replayed" in out
     assert new(finished_run, "--dry-run", "--seconds-per-step", "6", "--json") == 0
     value = json.loads(capsys.readouterr().out)
     assert (value["steps"], value["minutes"], value["estimated"]) == ("10", "1.0", False)
     assert value["starts"] in ("2", "3")
+    assert (value["start_minutes"], value["start_estimated"]) == (repr(5.0 * int(value["starts"]) / 60), True)
+    assert new(finished_run, "--dry-run", "--seconds-per-start", "30") == 0
+    assert re.search("; about (1|1.5) minutes? for the starts at 30 s each, as you say\n", capsys.readouterr().out)
     assert list(tmp_path.iterdir()) == []
     assert new(finished_run, "--out", str(tmp_path / "c.json"), "--seconds-per-step", "6") == 0
     captured = capsys.readouterr()
@@ -142,6 +147,7 @@ def test_a_round_that_does_not_hold_draws_nothing(
         ["--dry-run", "--prover-derived", "--nonce", "00" * 32],
         ["--dry-run", "--seconds-per-step", "nan"],
         ["--dry-run", "--seconds-per-step", "-1"],
+        ["--dry-run", "--seconds-per-start", "inf"],
         ["--dry-run", "--beacon", "absent.json"],
     ],
 )

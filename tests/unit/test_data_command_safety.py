@@ -111,10 +111,11 @@ def test_records_too_short_for_a_key_are_counted(folder: Path, capsys: pytest.Ca
     assert "1 of X's records are too short" in told
 
 
-def test_workers_end_with_a_parent_that_is_ended(folder: Path) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_workers_end_with_a_parent_that_is_ended(folder: Path, number: signal.Signals, code: int) -> None:
     (folder / "data").mkdir()
-    for number in range(4):
-        write(f"data/{number}.jsonl", [f"{number} {line} " * 9 for line in range(40_000)])
+    for name in range(4):
+        write(f"data/{name}.jsonl", [f"{name} {line} " * 9 for line in range(40_000)])
     words = [POT, *commit("data", "d.json", "--workers", "2")]
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
@@ -122,8 +123,8 @@ def test_workers_end_with_a_parent_that_is_ended(folder: Path) -> None:
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait() == -signal.SIGTERM
+    process.send_signal(number)
+    assert process.wait() == code
     while any(Path(f"/proc/{pid}").exists() for pid in workers):
         assert time.monotonic() < deadline, "a worker outlived its parent"
         time.sleep(0.05)

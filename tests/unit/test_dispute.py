@@ -13,7 +13,7 @@ import pytest
 from recorded_run import RecordedRun
 from typer.testing import CliRunner
 
-from attest.cli.main import build
+from attest.cli.main import build, main
 from pot.audit.dispute import Dispute, dispute, first_difference, own_dispute, spaced
 from pot.audit.party import load_party
 from pot.canonical import canonical_bytes
@@ -124,6 +124,18 @@ def test_one_run_alone_needs_its_files_and_a_segment(finished_run: Any) -> None:
         own_dispute(party, 99)
     with pytest.raises(UsageError, match="give --data and --code"):
         own_dispute(party, 1)
+
+
+def test_a_lost_checkpoint_shows_nothing_false(
+    finished_run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = _copy(finished_run, tmp_path / "other")
+    shutil.rmtree(other.run_dir / "checkpoints")
+    words = ["audit", "dispute", str(other.run_dir), "--segment", "2", "--code", str(finished_run.folder), "--data"]
+    assert main([*words, str(finished_run.folder / "train.jsonl")]) == 3
+    assert "segment 2 could not be replayed: REFUSED" in capsys.readouterr().err
+    assert main([*words, str(finished_run.folder / "train.json")]) == 2  # the auditor's slip
+    assert "no file of --data has the SHA-256" in capsys.readouterr().err
 
 
 def test_the_command_compares_transcripts(finished_run: Any, tmp_path: Path) -> None:

@@ -269,6 +269,21 @@ def test_what_the_rules_mean_is_printed(tmp_path: Path, capsys: pytest.CaptureFi
     assert f"beacon    challenges may be drawn by chain {QUICKNET.chain_hash()} from round 1000 on" in out
 
 
+def test_what_is_no_policy_yet_is_not_called_good(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "policy.yaml"
+    assert main(["policy", "show"]) == 0
+    names = capsys.readouterr()
+    assert "these are names, not a policy" in names.err
+    path.write_text(names.out)
+    assert main(["policy", "check", str(path)]) == 2
+    assert "is no policy, which has version, roles and require; pot policy show NAME" in capsys.readouterr().err
+    value = document()
+    value["roles"]["developer"][0]["name"] = "REPLACE-DEVELOPER"
+    path.write_text(json.dumps(value))
+    assert main(["policy", "check", str(path)]) == 2
+    assert "the name is still 'REPLACE-DEVELOPER'; write whose key it is" in capsys.readouterr().err
+
+
 def test_every_step_proved_needs_no_coverage_and_no_auditor() -> None:
     pin = {"view": "pixels/1", "records": "3", "root_blake3": "ab" * 32}
     roles = {"developer": [{"name": "Acme", "public_key": DEVELOPER}]}

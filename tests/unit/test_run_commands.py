@@ -33,6 +33,32 @@ def test_status_of_unfinished_and_broken_runs(recorded: Any, capsys: pytest.Capt
     assert "problem     index: line 4: expected 4, found 5" in capsys.readouterr().out
 
 
+def test_pot_run_says_what_to_do_with_the_folder_that_is_there(
+    recorded: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["run", "--run", str(recorded.run_dir), "--commitment", "c.json", "--", "python", "train.py"]
+    ways = "go on with it by --resume, or name another folder by --run"
+    assert main(command) == 2
+    assert f"{recorded.run_dir}: holds a run already; {ways}" in capsys.readouterr().err
+    (recorded.run_dir / "transcript.jsonl").unlink()
+    assert main(command) == 2
+    assert (
+        f"{recorded.run_dir}: holds a run in which nothing was trained yet; delete it, {ways}"
+        in capsys.readouterr().err
+    )
+
+
+def test_status_counts_closed_segments_out_of_all(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    every, steps = int(recorded.precommit.state_every or recorded.precommit.checkpoint_every), 30
+    assert main(["status", str(recorded.run_dir)]) == 0
+    assert f"segments    {steps // every}, 0 steps" in capsys.readouterr().out
+    events = recorded.events()
+    second = [place for place, event in enumerate(events) if event["type"] == "checkpoint" and event["files"]][2]
+    recorded.write(events[: second + 1])
+    assert main(["status", str(recorded.run_dir)]) == 3
+    assert f"segments    2 of {steps // every} complete, 0 steps" in capsys.readouterr().out
+
+
 def test_status_tells_of_gaps(recorded: Any, capsys: pytest.CaptureFixture[str]) -> None:
     events = recorded.events()
     at = next(place for place, event in enumerate(events) if event["type"] == "checkpoint" and event["step"] == "10")

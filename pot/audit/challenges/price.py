@@ -1,7 +1,8 @@
 """What a challenge costs to answer: the segments and steps to repeat, the time that takes, the files that are needed.
 
 Spec: `specs/transcript.md`, "Challenge". A transcript holds no clock. So the time of a step is either told by whoever
-measured it, or estimated from when the run's checkpoint files were last written, and named an estimate.
+measured it, or estimated from when the run's checkpoint files were last written, and named an estimate. What
+starting a process with its imports takes is told too, or a plain guess, and named so.
 
 Shows: which segments a challenge falls into, which of the run's files an auditor needs for them, which are lost.
 Does not show: how fast the auditor's machine is; that the times of files were not changed.
@@ -14,6 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Final
 
 from pot.audit.challenges.challenge import Challenge
 from pot.errors import PotError
@@ -23,14 +25,20 @@ from pot.recording.precommit import Precommit
 from pot.recording.state import check_files
 from pot.recording.transcript import TRANSCRIPT_FILE, CheckpointEvent, StateFile
 
-__all__ = ["Lost", "Price", "challenged_segments", "lost_files", "needed_files", "price", "seconds_per_step"]
+__all__ = [
+    "START_SECONDS", "Lost", "Price", "challenged_segments", "lost_files", "needed_files", "price", "seconds_per_step",
+]  # fmt: skip
+
+START_SECONDS: Final = 5.0
+"""What starting a process with PyTorch takes on a machine that does something else as well, unless told otherwise."""
 
 
 @dataclass(frozen=True)
 class Price:
     """What repeating some segments costs. `seconds`: of one step; None where nobody told and no file could tell.
 
-    `starts`: how often a process of the program is started for it, each time with its imports and its data.
+    `starts`: how often a process of the program is started for it, each time with its imports and its data;
+    `start_seconds`: what one of these takes, `start_estimated` if nobody measured it.
     """
 
     segments: int
@@ -38,11 +46,18 @@ class Price:
     seconds: float | None
     estimated: bool
     starts: int
+    start_seconds: float = START_SECONDS
+    start_estimated: bool = True
 
     @property
     def minutes(self) -> float | None:
-        """Training time of all these steps on one machine like the run's, in minutes; start-up comes on top."""
+        """Training time of all these steps on one machine like the run's, in minutes; `start_minutes` come on top."""
         return None if self.seconds is None else self.seconds * self.steps / 60
+
+    @property
+    def start_minutes(self) -> float:
+        """What all starts take one after the other, in minutes."""
+        return self.start_seconds * self.starts / 60
 
 
 @dataclass(frozen=True)
@@ -61,14 +76,23 @@ def challenged_segments(challenge: Challenge, chain: ChainResult) -> list[Segmen
     return [chain.segments[at] for at in sorted({bisect_left(ends, int(number)) for number in challenge.chosen})]
 
 
-def price(segments: Sequence[Segment], seconds: float | None, *, estimated: bool, processes: int = 1) -> Price:
+def price(
+    segments: Sequence[Segment],
+    seconds: float | None,
+    *,
+    estimated: bool,
+    processes: int = 1,
+    start_seconds: float | None = None,
+) -> Price:
     """The price of repeating these segments at `seconds` a step; `processes`: that the run trained in together.
 
+    `start_seconds`: what starting one takes; None: `START_SECONDS`.
     W_0 is made again in any case: with the first segment if that is among them, else by a start of its own.
     """
     replays = len(segments) + all(segment.index != 1 for segment in segments)
     steps = sum(segment.last - segment.first + 1 for segment in segments)
-    return Price(len(segments), steps, seconds, estimated, replays * processes)
+    start = START_SECONDS if start_seconds is None else start_seconds
+    return Price(len(segments), steps, seconds, estimated, replays * processes, start, start_seconds is None)
 
 
 def seconds_per_step(run_dir: Path, chain: ChainResult) -> float | None:

@@ -9,6 +9,7 @@ Shows: nothing; `pot.audit.replaying.comparison` does.
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -22,16 +23,18 @@ from pot.commitments.sharded import join_entries
 from pot.commitments.state import TensorEntry, entries_from_safetensors
 from pot.errors import PotError
 from pot.recording import replaying
+from pot.recording.precommit import Program
 from pot.recording.state import read_state_file
 from pot.recording.transcript import CheckpointEvent
 from pot.recording.writing.file_names import shard_name
 
-__all__ = ["SLACK", "Produced", "Request", "asked", "read_out"]
+__all__ = ["SLACK", "Produced", "Request", "asked", "lost_input", "read_out"]
 
 SLACK: Final = 1 << 20
 """Bytes that the program may write beyond what the committed segment explains."""
 
 _STEP_BYTES: Final = 4096
+_NO_FILE: Final = re.compile(r"FileNotFoundError: .*'([^']+)'\Z")
 _DETAIL_BYTES: Final = 500
 
 
@@ -96,6 +99,17 @@ def asked(request: Request) -> dict[str, str]:
     if request.swap is not None:
         found[replaying.SWAP_VARIABLE] = ":".join(str(number) for number in request.swap)
     return found
+
+
+def lost_input(last_words: str, program: Program) -> str:
+    """What to add to a program's last words where they name a file that the run did not pre-commit; "" otherwise."""
+    found = _NO_FILE.search(last_words)
+    if found is None:
+        return ""
+    name = found[1].removeprefix("./")
+    if name in {*(file.path for file in program.files), *(file.path for file in program.data_files)}:
+        return ""
+    return "; the run pre-committed no such input (inputs=), so it is not there in a replay"
 
 
 def read_out(ended: Ended, out: Path | None, steps: int, processes: int = 1) -> Produced:

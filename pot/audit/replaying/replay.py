@@ -10,9 +10,7 @@ Does not show: that training happened this way historically, nor that the code i
 
 from __future__ import annotations
 
-import shutil
 import tempfile
-import weakref
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
@@ -31,8 +29,9 @@ from pot.audit.replaying.comparison import (
     result_roots,
 )
 from pot.audit.replaying.covers import around, running_folders, say_uncovered, stagings_folder, temporary_folders
+from pot.audit.replaying.leases import leased_folder, remove_abandoned
 from pot.audit.replaying.own_environment import OwnEnvironment
-from pot.audit.replaying.produced import SLACK, Produced, Request, asked, read_out
+from pot.audit.replaying.produced import SLACK, Produced, Request, asked, lost_input, read_out
 from pot.audit.replaying.sandbox import Isolation, Limits, run_limited
 from pot.audit.replaying.staging import Staging, program_inputs
 from pot.audit.replaying.tolerance import decimal_text
@@ -98,6 +97,7 @@ class Replayer:
         self.nonce = nonce
         self.limits = limits if limits is not None else Limits()
         self._sources, missing = program_inputs(precommit.program, data, code)
+        self.undelivered = missing if precommit.program.command else None
         self.missing = missing or self._too_many()
         # what was handed over with code and data is the prover's too, but for the files that are staged
         handed = [code, *(path for path in data if path.is_dir() or path not in self._sources.values())]
@@ -107,16 +107,18 @@ class Replayer:
         # no program sees, and each program finds its own at `seen`
         places, _ = around([stagings_folder(), *temporary_folders(), *running_folders()])
         self._hidden = [run_dir, *hidden, *covered, *places]
-        self.stagings, self._seen = (
-            Path(tempfile.mkdtemp(prefix="pot-replay-", dir=place)).resolve() for place in (stagings_folder(), None)
-        )
-        for folder in (self.stagings, self._seen):
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        remove_abandoned(stagings_folder())
+        self.stagings = leased_folder(stagings_folder(), self)
+        self._seen = self.stagings / "seen"
+        self._seen.mkdir()
         if any(self._seen.is_relative_to(path.resolve()) for path in (run_dir, *hidden)):
             raise UsageError("replay: the temporary folder lies inside the run directory; set TMPDIR elsewhere")
         self.own = OwnEnvironment(
             precommit.environment, self.limits, self._hidden, self.stagings, self._seen, variables or {}
         )
+
+    undelivered: str | None
+    """Which committed file of code or data is not among what was given; None where all are."""
 
     missing: str | None
     """Why nothing can be replayed; None where everything that the program needs is there."""
@@ -236,6 +238,7 @@ class Replayer:
             return Replay("MISMATCH", produced.disagreement, isolation=ended.isolation)
         if produced.result is None or not produced.complete():
             reason = f"the program ended with exit code {ended.code}: {ended.last_words or 'no message'}"
+            reason += lost_input(ended.last_words, self.precommit.program)
             return Replay("REFUSED", reason, isolation=ended.isolation)
         found = Replay(
             "MATCH", isolation=ended.isolation, initial=produced.initial, environment=produced.environment,

@@ -10,6 +10,7 @@ machine that holds nothing else.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import shlex
@@ -26,7 +27,7 @@ from typing import BinaryIO, Final, Literal
 from pot.audit.replaying.covers import outermost
 from pot.errors import EnvironmentFailure
 
-__all__ = ["Ended", "Isolation", "Limits", "isolation", "run_limited"]
+__all__ = ["Ended", "Isolation", "Limits", "end_running", "isolation", "run_limited"]
 
 Isolation = Literal["full", "network", "none"]
 """full: no network, own processes, hidden folders that stay hidden; network: no network; none: limits only."""
@@ -89,6 +90,9 @@ with socket.socket() as any:
     fcntl.ioctl(any, 0x8914, struct.pack("16sh", b"lo", 1))' || exit 125
 """  # SIOCSIFFLAGS, IFF_UP: a new network has its loopback interface down
 _TAIL_BYTES: Final = 4096
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+_PRCTL: Final = getattr(ctypes.CDLL(None), "prctl", None) if sys.platform == "linux" else None
+_running: Final[set[subprocess.Popen[bytes]]] = set()
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,10 @@ def run_limited(
     elif walls == "network":
         full = [*_NETWORK, "sh", "-c", inside + 'exec "$@"', "sh", *command]
 
+    maker = os.getpid()
+
     def limit() -> None:
+        _end_with(maker)
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, (limits.memory_bytes, limits.memory_bytes))
         resource.setrlimit(resource.RLIMIT_FSIZE, (limits.file_bytes, limits.file_bytes))
@@ -182,12 +189,35 @@ def run_limited(
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: a variable that cannot be set
             raise EnvironmentFailure(f"replay: the program cannot be started: {error}") from None
         try:
+            _running.add(process)
             code: int | None = process.wait(timeout=limits.seconds)
         except subprocess.TimeoutExpired:
             code = None
         finally:
+            _running.discard(process)
             _end(process)
         return Ended(code, _last_words(stream), walls)
+
+
+def end_running() -> None:
+    """End every program that a thread of this process waits for; each of those calls then returns."""
+    for process in list(_running):
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):  # ended by itself
+            continue
+
+
+def _end_with(maker: int) -> None:
+    """In the new process: the kernel ends it with the thread that started it, also where that one is killed.
+
+    `unshare --kill-child` hands that on to the program behind full walls; without them, what the program itself started
+    may go on.
+    """
+    if _PRCTL is not None:
+        _PRCTL(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != maker:  # gone before it was asked for
+            os._exit(125)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -9,14 +9,15 @@ Shows / does not show: see `pot.audit.replaying.replay`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from pot.audit.replaying.replay import Replay, Replayer
-from pot.audit.replaying.sandbox import Limits
+from pot.audit.replaying.sandbox import Limits, end_running
 from pot.distribute import mapped
 from pot.errors import EnvironmentFailure
 from pot.recording.checking.chain import Segment
@@ -24,6 +25,8 @@ from pot.recording.precommit import Precommit
 from pot.recording.transcript import CheckpointEvent
 
 __all__ = ["ReplayJob", "RunPlace", "replays"]
+
+_LOOK_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True)
@@ -76,8 +79,11 @@ class ReplayJob:
 
 def replays(
     jobs: Sequence[ReplayJob], replayer: Replayer, *, workers: int = 1, ray: str | None = None
-) -> Iterator[tuple[ReplayJob, Replay]]:
-    """Every job and what it gave, as they are done; begun in the order of `jobs`. Raises as `mapped` does."""
+) -> Generator[tuple[ReplayJob, Replay]]:
+    """Every job and what it gave, as they are done; begun in the order of `jobs`. Raises as `mapped` does.
+
+    Whoever stops early closes it: what is running is ended then.
+    """
     if ray is not None:
         with mapped(_on_a_node, jobs, ray=ray) as results:
             yield from zip(jobs, results, strict=True)
@@ -87,9 +93,12 @@ def replays(
         try:
             for future in as_completed(pending):
                 yield pending[future], future.result()
-        finally:
+        except BaseException:  # whoever asked is gone: nobody waits for hours of a program
             for future in pending:
                 future.cancel()
+            while wait(pending, timeout=_LOOK_SECONDS).not_done:  # a job may start another program after the first
+                end_running()
+            raise
 
 
 def _on_a_node(job: ReplayJob) -> Replay:

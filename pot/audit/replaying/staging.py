@@ -172,17 +172,15 @@ def program_inputs(program: Program, data: Sequence[Path], code: Path) -> tuple[
     for item in program.files:
         path = code / item.path
         if not _is_file(path):
-            return sources, f"the program's file {item.path} is not in {code}"
+            return sources, f"the program's file {item.path} is not in {code}, which --code names"
         if file_sha256(path) != item.sha256:
-            return (
-                sources,
-                f"the program's file {item.path} in {code} is not the committed one (SHA-256 {item.sha256})",
-            )
+            other = f"is not the committed one (SHA-256 {item.sha256})"
+            return sources, f"the program's file {item.path} in {code}, which --code names, {other}"
         sources[item.path] = path
     for entry in program.data_files:
         own = held.get(entry.sha256)
         if own is None:
-            return sources, f"no file with SHA-256 {entry.sha256} was given; the program reads it as {entry.path}"
+            return sources, f"no file of --data has the SHA-256 {entry.sha256}; the program reads it as {entry.path}"
         sources[entry.path] = own
     return sources, None
 
