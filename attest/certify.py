@@ -21,7 +21,6 @@ from attest.bundle import (
     MAX_TOTAL_BYTES,
     OBJECTS_FOLDER,
     WEIGHTS_FILE,
-    ReleaseBundle,
     SigstoreBundle,
     check_weights_size,
     join_lines,
@@ -41,32 +40,23 @@ from attest.draft import (
 )
 from attest.envelope import sign_envelope
 from attest.predicate import AUDIT, DATA_AUDIT, NON_CLAIMS, TRAINING_CERTIFICATE, TrainingCertificate
+from attest.rehearsal import rehearse, weights_hint
 from attest.statement import Statement, make_statement
 from attest.step_claims import Disclosure, step_claims
 from attest.trust.keys import PrivateKey
-from attest.verdict.codes import CODES
-from attest.verdict.findings import Finding
-from attest.verdict.report import ClaimReport, Report
-from attest.verdict.verify import verify
-from pot.audit.audit import AuditResult, load_run
+from attest.verdict.report import ClaimReport
+from pot.audit.audit import AuditResult
 from pot.audit.data_audit import DataAudit
 from pot.canonical import read_file, sha256_hex, write_file
 from pot.commitments.model import ModelFile, model_digest, model_files, names_digest
 from pot.errors import PotError, Refused, UsageError
 from pot.recording.checking.chain import ChainResult
+from pot.recording.checking.finished import load_run
 from pot.recording.precommit import Precommit
 
 __all__ = ["Certification", "certify", "sign_audit", "sign_data_audit", "sign_statement"]
 
 _COMMITMENTS_FOLDER: Final = "commitments"
-
-# what only a policy can decide; everything else must already hold when the certificate is made
-_FOR_POLICIES: Final = frozenset(
-    {
-        "signature", "identity", "policy", "circuit", "srs", "step-proof", "state-opening", "batch-opening",
-        "step-absence", "requirement",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -185,7 +175,7 @@ def certify(
     )
     statement = make_statement(model_name, model_digest(files), TRAINING_CERTIFICATE, predicate)
     line = sign_statement(statement, key)
-    report = _rehearse(model_dir, files, draft, line, _weights_hint(run_dir, files, precommit, chain))
+    report = rehearse(model_dir, files, draft, line, weights_hint(run_dir, files, precommit, chain))
     _write(model_dir, draft, line)
     empty = [(path, _outcomes(result)) for path, (_, result) in zip(audits, referred, strict=True)]
     own = sha256_hex(statement.to_bytes())
@@ -278,38 +268,6 @@ def _state_weights(run_dir: Path, chain: ChainResult, *, first: bool) -> bytes:
     raise Refused(
         f"{run_dir}: the transcript names no {WEIGHTS_FILE} for its {'first' if first else 'last'} checkpoint"
     )
-
-
-def _weights_hint(run_dir: Path, files: Sequence[ModelFile], precommit: Precommit, chain: ChainResult) -> str:
-    """What to do where the weights that the run ends with are not in the folder under their name; "" otherwise."""
-    if precommit.semantics == "exact" or any(file.path == WEIGHTS_FILE for file in files):
-        return ""
-    paths = (file.path for file in chain.segments[-1].end_state.files)
-    last = next((path for path in paths if path.rsplit("/", 1)[-1] == WEIGHTS_FILE), None)
-    copy = "" if last is None else f"copy {run_dir / last} into it, or "
-    return f"; {copy}save the model with safetensors as {WEIGHTS_FILE}"
-
-
-def _rehearse(model_dir: Path, files: Sequence[ModelFile], draft: Draft, line: bytes, hint: str) -> Report:
-    """Verify as anybody will, before it is written; `hint`: what mends it where something is lacking."""
-    weights = next(
-        (read_file(model_dir / f.path, limit=MAX_TOTAL_BYTES) for f in files if f.path == WEIGHTS_FILE), None
-    )
-    release = ReleaseBundle(model_dir.name, tuple(files), weights, (line, *draft.lines), draft.objects)
-    report = verify(release, None)
-    for finding in report.findings:
-        if finding.status == "failed":
-            raise Refused(f"{model_dir}: the certificate would be denied, nothing is written: {_words(finding)}")
-        blocked = finding.status == "not_checked" and CODES[finding.code].blocks and finding.code not in _FOR_POLICIES
-        if blocked:
-            raise Refused(
-                f"{model_dir}: the certificate would be incomplete, nothing is written: {_words(finding)}{hint}"
-            )
-    return report
-
-
-def _words(finding: Finding) -> str:
-    return f"{finding.code}: {finding.subject}: {finding.detail}"
 
 
 def _write(model_dir: Path, draft: Draft, line: bytes) -> None:

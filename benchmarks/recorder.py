@@ -26,10 +26,10 @@ from blake3 import blake3
 from table import Row, finish
 from transcript import transcript_rows
 
-from pot.audit.audit import load_run
 from pot.audit.replaying.replay import Replayer, Request
 from pot.commitments.state import TensorEntry, tensors_digest
 from pot.data.commit import commit, write_committed
+from pot.recording.checking.finished import load_run
 from pot.recording.transcript import StartEvent
 
 PROGRAM = Path(__file__).with_name("recorder_program.py")

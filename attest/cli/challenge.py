@@ -64,11 +64,11 @@ def new(
 
     Example: pot challenge new run --forged 0.05 --detect 0.9 --out challenge.json
     """
-    from pot.audit.audit import load_run
     from pot.audit.challenges.challenge import detection, forged_count, fraction, new_challenge
     from pot.audit.challenges.price import challenged_segments, price, seconds_per_step
     from pot.canonical import write_file
     from pot.errors import UsageError
+    from pot.recording.checking.finished import load_run
 
     if unit not in ("segment", "step"):
         raise UsageError(f"--unit {unit}: must be segment or step")
@@ -227,11 +227,11 @@ def answer(
 
     Example: pot challenge answer run --challenge challenge.json
     """
-    from pot.audit.audit import load_run
     from pot.audit.challenges.beacon import MAX_BEACON_BYTES, read_chain
     from pot.audit.challenges.challenge import Challenge, check_challenge
     from pot.audit.challenges.price import challenged_segments, lost_files, needed_files
     from pot.canonical import MAX_DOCUMENT_BYTES, read_file
+    from pot.recording.checking.finished import load_run
 
     check_run(run)
     document = Challenge.from_bytes(read_file(challenge, limit=MAX_DOCUMENT_BYTES), what=str(challenge))

@@ -67,7 +67,7 @@ def prove(
 
     pot prove run --kit kit --data fine-tune.jsonl --secret secret.key --steps 1-4 --out proofs --dry-run
     """
-    from pot.audit.audit import load_run
+    from pot.recording.checking.finished import load_run
     from pot.zk.kit import open_kit
 
     check_run(run)

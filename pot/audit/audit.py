@@ -28,41 +28,21 @@ from pot.audit.roots import recomputed
 from pot.audit.salted import InnerDigests, inner_step, new_inner_digests, usable_digests
 from pot.audit.screening.checks import Screening, screen
 from pot.audit.statistics.hints import Hint
-from pot.canonical import Document, read_file
+from pot.canonical import Document
 from pot.distribute import check_cluster
-from pot.errors import Refused, Undecided, UsageError
-from pot.recording.begin import PRECOMMIT_FILE
-from pot.recording.checking.chain import ChainResult, Segment, check_chain
-from pot.recording.precommit import MAX_PRECOMMIT_BYTES, Precommit, SeedNonce
-from pot.recording.transcript import StartEvent, Transcript, load_transcript
+from pot.errors import Refused, UsageError
+from pot.recording.checking.chain import ChainResult, Segment
+from pot.recording.checking.finished import load_run
+from pot.recording.precommit import SeedNonce
+from pot.recording.transcript import StartEvent
 
-__all__ = ["SUSPICIOUS", "AuditResult", "Progress", "ReplayedUnit", "audit", "load_run"]
+__all__ = ["SUSPICIOUS", "AuditResult", "Progress", "ReplayedUnit", "audit"]
 
 SUSPICIOUS: Final = 5
 """Suspicious segments that are replayed besides the challenged ones, unless told otherwise."""
 
-_STOPPED: Final = frozenset({"unfinished", "torn"})
-
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many units are done, and how many there are."""
-
-
-def load_run(run_dir: Path) -> tuple[Precommit, Transcript, ChainResult]:
-    """Read and check a finished run.
-
-    Raises `Refused` with the first problem of a chain that does not hold, `Undecided` for a run that is not finished.
-    """
-    path = run_dir / PRECOMMIT_FILE
-    precommit = Precommit.from_bytes(read_file(path, limit=MAX_PRECOMMIT_BYTES), what=str(path))
-    transcript = load_transcript(run_dir)
-    chain = check_chain(transcript, precommit)
-    if chain.problems:
-        first = next((problem for problem in chain.problems if problem.code not in _STOPPED), None)
-        if first is None:
-            how = chain.problems[-1].detail.partition(": ")[2]
-            raise Undecided(f"{run_dir}: is not finished: {how}; start the training command again and let it end")
-        raise Refused(f"{run_dir}: the transcript does not hold: {first.code}: {first.detail}")
-    return precommit, transcript, chain
 
 
 @dataclass(frozen=True)

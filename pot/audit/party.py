@@ -10,12 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from pot.audit.audit import load_run
 from pot.audit.replaying.comparison import Components, is_components, result_roots
 from pot.audit.replaying.replay import Produced, Replayer
 from pot.commitments.state import TensorEntry
 from pot.errors import Refused, UsageError
 from pot.recording.checking.chain import ChainResult, Segment
+from pot.recording.checking.finished import load_run
 from pot.recording.precommit import Precommit
 from pot.recording.transcript import CheckpointEvent, StartEvent, Transcript
 

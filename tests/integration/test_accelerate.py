@@ -11,10 +11,10 @@ from accelerate import Accelerator
 from trained_examples import Example, begun_alike, write_digits
 
 from pot import begin
-from pot.audit.audit import load_run
 from pot.errors import UsageError
 from pot.recording.accelerate import record_accelerated
 from pot.recording.batches.loading import check_loader
+from pot.recording.checking.finished import load_run
 
 RECORDS = 30
 STEPS = 20

@@ -15,10 +15,10 @@ from scaled_training import STEPS, Pairs, train
 from trained_examples import ROOT, Example, begun_alike, write_digits
 
 from pot import begin, record
-from pot.audit.audit import load_run
 from pot.commitments.order import batch_records
 from pot.errors import UsageError
 from pot.recording.batches.loading import fetch
+from pot.recording.checking.finished import load_run
 
 
 def test_a_scaled_accumulating_loop_replays(tmp_path: Path) -> None:

@@ -26,9 +26,9 @@ from attest.bundle import ReleaseBundle  # noqa: E402
 from attest.cli.main import main  # noqa: E402
 from attest.verdict.report import ClaimReport, Report  # noqa: E402
 from attest.verdict.verify import verify  # noqa: E402
-from pot.audit.audit import load_run  # noqa: E402
 from pot.canonical import write_file  # noqa: E402
 from pot.errors import Refused, UsageError  # noqa: E402
+from pot.recording.checking.finished import load_run  # noqa: E402
 from pot.zk.auto_steps import next_state  # noqa: E402
 from pot.zk.auto_training import AutoTrainer  # noqa: E402
 from pot.zk.engine import EngineFailure  # noqa: E402
@@ -244,7 +244,7 @@ def presented(
     tuned: AutoTuned, monkeypatch: pytest.MonkeyPatch, folder: Path, repaired: tuple[str, ...]
 ) -> ReleaseBundle:
     """A release in which the second step's proof stands for the first's."""
-    monkeypatch.setattr("attest.certify._rehearse", lambda *_: None)  # a forger does not listen to its own tools
+    monkeypatch.setattr("attest.rehearsal._refuse_what_fails", lambda *_: None)  # a forger does not listen
     first, second = (read_step_proof(tuned.proof(number).read_bytes()) for number in (1, 2))
     change: dict[str, Any] = {"step": "1"}
     if "points" in repaired:
@@ -272,7 +272,7 @@ def test_ends_of_an_auto_chain_are_not_opened_with_another_file(
     tuned: AutoTuned, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """The last opening names the second state's files: other weights than the transcript ends with."""
-    monkeypatch.setattr("attest.certify._rehearse", lambda *_: None)
+    monkeypatch.setattr("attest.rehearsal._refuse_what_fails", lambda *_: None)
     monkeypatch.setattr("attest.step_claims._check_points", lambda *_: None)
     monkeypatch.setattr("attest.step_claims.checkpoint_name", lambda number: f"checkpoints/step-{min(number, 2):06d}")
     report = verify(tuned.certify(tmp_path / "model", **tuned.everything), tuned.policy())

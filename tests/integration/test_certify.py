@@ -12,8 +12,9 @@ import pytest
 from recorded_run import RecordedRun, release_weights
 
 from attest.bundle import SigstoreBundle, read_release
-from attest.certify import _weights_hint, certify, sign_audit
+from attest.certify import certify, sign_audit
 from attest.cli.main import main
+from attest.rehearsal import weights_hint
 from attest.trust.keys import generate
 from attest.verdict.policy import Policy, read_policy
 from attest.verdict.verify import verify
@@ -183,7 +184,7 @@ def test_weights_under_another_name_are_told_where_the_right_ones_lie(workshop: 
         workshop.certify()
     run = workshop.run
     run_of_floats = run.precommit.model_copy(update={"semantics": "float"})
-    hint = _weights_hint(run.run_dir, model_files(workshop.model), run_of_floats, run.chain())
+    hint = weights_hint(run.run_dir, model_files(workshop.model), run_of_floats, run.chain())
     path = run.run_dir / "checkpoints" / "step-000030" / "model.safetensors"
     assert hint == f"; copy {path} into it, or save the model with safetensors as model.safetensors"
     assert path.is_file()

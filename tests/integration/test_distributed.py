@@ -20,7 +20,6 @@ from attest.certify import certify
 from attest.trust.keys import generate
 from attest.verdict.policy import read_policy
 from attest.verdict.verify import verify
-from pot.audit.audit import load_run
 from pot.audit.replaying.replay import Replay, Replayer
 from pot.audit.screening.checkpoints import open_checkpoint
 from pot.canonical import canonical_bytes
@@ -28,6 +27,7 @@ from pot.commitments.sharded import sharded_digest
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.errors import Refused, UsageError
+from pot.recording.checking.finished import load_run
 from pot.recording.writing.file_names import component_files
 
 np = pytest.importorskip("numpy")

@@ -17,10 +17,10 @@ from trained_examples import Example, begun_alike, cut_before_end, write_texts
 from transformers import GPT2Config, GPT2LMHeadModel, Trainer, TrainerCallback, TrainingArguments
 
 from pot import begin
-from pot.audit.audit import load_run
 from pot.commitments.order import batch_records
 from pot.errors import MissingExtra, UsageError
 from pot.recording.begin import Begun
+from pot.recording.checking.finished import load_run
 from pot.recording.huggingface import record_trainer, trainer_options
 
 SIZES = {"vocab_size": 64, "n_positions": 8, "n_embd": 8, "n_layer": 1, "n_head": 2}

@@ -13,9 +13,9 @@ import torch
 from trained_examples import Example, begun_alike, cut_before_end, write_digits
 
 from pot import begin
-from pot.audit.audit import load_run
 from pot.errors import MissingExtra, UsageError
 from pot.recording.begin import Begun
+from pot.recording.checking.finished import load_run
 from pot.recording.lightning import record_fit
 
 RECORDS = 30

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from trained_examples import Example, write_digits, write_texts
 
 from pot import begin, record
-from pot.audit.audit import load_run
 from pot.errors import UsageError
+from pot.recording.checking.finished import load_run
 
 
 @pytest.fixture(scope="module")

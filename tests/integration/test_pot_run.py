@@ -23,11 +23,11 @@ from attest.certify import certify
 from attest.trust.keys import generate
 from attest.verdict.policy import read_policy
 from attest.verdict.verify import verify
-from pot.audit.audit import load_run
 from pot.audit.replaying.replay import Replayer
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed
+from pot.recording.checking.finished import load_run
 from pot.recording.scripts.attach import OPTIONS_VARIABLE, Attachment
 
 pytest.importorskip("torch")

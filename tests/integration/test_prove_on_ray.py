@@ -17,7 +17,7 @@ from pointed_run import STEPS, PointedRun, small_program
 from ray_cluster import cluster_of
 
 from attest.cli.main import main
-from pot.audit.audit import load_run
+from pot.recording.checking.finished import load_run
 from pot.zk.engine import EzklEngine
 from pot.zk.kit import build_kit
 from pot.zk.runs.rewind import points_of

@@ -14,12 +14,13 @@ from typing import Any
 
 import pytest
 
-from pot.audit.audit import audit, load_run
+from pot.audit.audit import audit
 from pot.audit.challenges.challenge import new_challenge
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.errors import Refused, UsageError
+from pot.recording.checking.finished import load_run
 
 torch = pytest.importorskip("torch")
 np = pytest.importorskip("numpy")

@@ -10,8 +10,8 @@ import torch
 from trained_examples import Example, write_texts
 
 from pot import begin, record
-from pot.audit.audit import load_run
 from pot.errors import Refused
+from pot.recording.checking.finished import load_run
 
 
 def test_a_killed_stream_goes_on_and_replays(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ class BiasTuned(FineTuned):
         return made
 
     def prove(self) -> None:
-        from pot.audit.audit import load_run
+        from pot.recording.checking.finished import load_run
         from pot.zk.prover import prove_step
         from pot.zk.runs.rewind import step_inputs
 

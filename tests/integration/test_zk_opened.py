@@ -65,7 +65,7 @@ class Tuned(FineTuned):
                 source.step(run.done + 1, batch_arrays(program, records))
                 run.step()
         write_file(self.model / "model.safetensors", float_safetensors(weights_of(program, source.state)))
-        from pot.audit.audit import load_run
+        from pot.recording.checking.finished import load_run
 
         precommit, transcript, chain = load_run(folder / "run")
         inputs = step_inputs(folder / "run", precommit, transcript, chain, program, range(1, STEPS + 1), data)

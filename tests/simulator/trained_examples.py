@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pot.audit.audit import load_run
 from pot.audit.replaying.replay import Replay, Replayer
 from pot.canonical import canonical_bytes
 from pot.commitments.state import entries_from_safetensors, tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.recording.begin import NONCE_FILE, read_nonce
+from pot.recording.checking.finished import load_run
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WORDS = ["the", "model", "train", "step", "batch", "data", "digest", "root", "order", "seed", "record", "state", "loss"]

@@ -12,12 +12,12 @@ import torch
 from toy_training import Sums
 
 from pot import begin, record
-from pot.audit.audit import load_run
 from pot.commitments.state import tensors_digest
 from pot.data.commit import commit, write_committed
 from pot.data.readers import RecordDataset
 from pot.errors import EnvironmentFailure, UsageError
 from pot.recording.checking.chain import check_chain
+from pot.recording.checking.finished import load_run
 from pot.recording.pytorch.state import TorchState
 from pot.recording.transcript import CheckpointEvent, GapEvent, load_transcript
 from pot.recording.writing import writer

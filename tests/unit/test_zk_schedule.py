@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from pointed_run import SECRET, STEPS, PointedRun, StandIn, small_program, stand_in_kit
 
-from pot.audit.audit import load_run
 from pot.data.readers import RecordDataset
 from pot.errors import EnvironmentFailure, Refused
+from pot.recording.checking.finished import load_run
 from pot.recording.transcript import Points
 from pot.zk import cost, schedule
 from pot.zk.circuits import proof_cost
@@ -222,7 +222,7 @@ import signal, sys
 from pathlib import Path
 sys.path.insert(0, {simulator!r})
 from pointed_run import SECRET, StandIn
-from pot.audit.audit import load_run
+from pot.recording.checking.finished import load_run
 from pot.data.readers import RecordDataset
 from pot.zk.kit import open_kit
 from pot.zk.runs.rewind import points_of, step_inputs

@@ -23,13 +23,13 @@ from typing import Any, Final, Literal, Self
 
 from pydantic import JsonValue, model_validator
 
-from pot.audit.audit import load_run
 from pot.audit.statistics.hints import MAX_RANKS, MAX_ROC, Hint, judge
 from pot.audit.statistics.mann_whitney import RankTest, decimal, rank_test, roc
 from pot.audit.statistics.memorization import Losses, losses_at
 from pot.canonical import MAX_DOCUMENT_BYTES, Count, Document, Hex32, canonical_bytes, derive
 from pot.commitments.order import Permutation
 from pot.errors import Refused, UsageError
+from pot.recording.checking.finished import load_run
 
 __all__ = ["MAX_CANDIDATES", "MIN_CANDIDATES", "Canaries", "CanaryOpening", "CanaryTest", "canary_hint",
            "compare_canaries", "from_template", "new_canaries", "open_canaries", "planted"]  # fmt: skip

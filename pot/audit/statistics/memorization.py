@@ -20,7 +20,6 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
-from pot.audit.audit import load_run
 from pot.audit.statistics.hints import MAX_SEGMENTS, MIN_COMPARED, MIN_SUSPECTED, Hint, overall
 from pot.audit.statistics.mann_whitney import decimal
 from pot.audit.statistics.records import Pool, RunRecords, draw
@@ -28,6 +27,7 @@ from pot.audit.statistics.strata import Comparison, compare, curve
 from pot.canonical import Hex32, canonical_bytes
 from pot.errors import Malformed, UsageError
 from pot.recording.checking.chain import ChainResult, Segment
+from pot.recording.checking.finished import load_run
 from pot.recording.state import check_files, checkpoint_name
 from pot.recording.transcript import CheckpointEvent
 
