@@ -264,8 +264,11 @@ def _recomputed(
 
 
 def _steps_replayed(case: Case, audit: Audited) -> set[int]:
-    """All steps of the segments that this audit replayed with a match: a drawn step is replayed with its segment."""
-    numbers = segments_of(case, audit)
+    """All steps of the drawn segments that this audit replayed with a match: a drawn step is replayed with its segment.
+
+    What an audit says of points it says of the drawn segments; those of a suspicious one beside them may be missing.
+    """
+    numbers = segments_of(case, audit, drawn=True)
     segments = case.chain.segments if case.chain else ()
     return {step for s in segments if s.index in numbers for step in range(s.first, s.last + 1)}
 

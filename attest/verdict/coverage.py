@@ -81,16 +81,16 @@ def all_units(audit: Audited) -> tuple[ReplayedUnit, ...]:
     return (*audit.result.replays, *extra_units(audit))
 
 
-def matched_in(audit: Audited) -> set[int]:
-    """The numbers of the units for which an audit says MATCH, and nothing else."""
-    units = all_units(audit)
-    others = {unit.unit_number for unit in units if unit.outcome != "MATCH"}
+def matched_in(audit: Audited, *, drawn: bool = False) -> set[int]:
+    """The numbers of the units for which an audit says MATCH, and nothing else. `drawn`: of the challenge's alone."""
+    others = {unit.unit_number for unit in all_units(audit) if unit.outcome != "MATCH"}
+    units = audit.result.replays if drawn else all_units(audit)
     return {int(unit.unit_number) for unit in units if unit.unit_number not in others}
 
 
-def segments_of(case: Case, audit: Audited) -> set[int]:
+def segments_of(case: Case, audit: Audited, *, drawn: bool = False) -> set[int]:
     """The numbers of the segments that an audit replayed with a match: a step is replayed with its whole segment."""
-    segments, numbers = case.chain.segments if case.chain else (), matched_in(audit)
+    segments, numbers = case.chain.segments if case.chain else (), matched_in(audit, drawn=drawn)
     if audit.result.challenge.unit == "segment":
         return {number for number in numbers if 1 <= number <= len(segments)}
     ends = [segment.last for segment in segments]

@@ -103,6 +103,10 @@ def _check_names(case: Case, kind: str, before: Sequence[TensorEntry], names: fr
 
     Raises `Malformed`.
     """
+    if (
+        case.certificate.run.semantics == "float"
+    ):  # what it releases, frozen tensors too, would be read as other numbers
+        raise Malformed(f"{kind}: a run in floats converts no weights")
     if not names:
         takes, makes = _DTYPES[kind]
         raise Malformed(f"{kind}: converts no tensor; the operation takes {takes} and makes {makes} of it")

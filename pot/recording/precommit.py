@@ -170,9 +170,18 @@ class Precommit(Document):
             raise ValueError("beacon must be there exactly if seed_source is beacon")
         if self.beacon is not None and int(self.beacon.round) < 1:
             raise ValueError("beacon.round must be at least 1")
+        _check_parent(self)
         _check_sizes(self)
         _check_program(self.program, {item.name for item in self.data})
         return self
+
+
+def _check_parent(precommit: Precommit) -> None:
+    """A released model is floats, an exact run begins with integers: nothing may be read as the other. `ValueError`."""
+    if precommit.parent is not None and (precommit.parent.operation == "quantise/1") != (
+        precommit.semantics == "exact"
+    ):
+        raise ValueError("parent.operation must be quantise/1 in an exact run, none in a float run")
 
 
 def _check_sizes(precommit: Precommit) -> None:

@@ -54,6 +54,7 @@ def auto_step(
     for item in fields.values():
         check_numbers(AutoField, bits=item.bits, width=item.width)
     settings = settings_of(optimizer, {name: parameters[name] for name in names})
+    _check_eps(settings, scale)
     state = [(name, list(parameters[name].shape)) for name in names]
     state += [(slot, list(parameters[name].shape)) for name in names for slot in slots(settings[name], name)]
     if any(isinstance(item, Adam) for item in settings.values()):
@@ -78,6 +79,16 @@ def auto_step(
         "onnx_sha256": sha256_hex(onnx),
     }  # fmt: skip
     return AutoStep(AutoProgram.from_value(value, what="step"), onnx)
+
+
+def _check_eps(settings: Mapping[str, Settings], scale: int) -> None:
+    """Refuse an eps that the grid does not hold: a root of 0 would be divided by. Raises `UsageError`."""
+    for name, item in settings.items():
+        if isinstance(item, Adam) and item.eps < 2.0**-scale:
+            raise UsageError(
+                f"{name}: eps is {item.eps:g}, which is nothing on a grid of 2^-{scale}; give the optimizer one of at"
+                f" least {2.0**-scale:.3g}"
+            )
 
 
 def _traced(

@@ -5,7 +5,7 @@ compiles some operations into others, and a step that read its blinds could be l
 or chose them.
 
 Shows: the next state is made of state and batch, by operations that `pot.zk.auto_onnx` writes. Does not show: that they
-are the model's; whoever pins a circuit traces the model again and compares the graph's digest.
+are the model's; whoever pins a circuit traces the model again and compares `program_sha256`, which fixes the graph too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from pot.errors import Malformed, MissingExtra, Refused
-from pot.zk.auto_onnx import WRITTEN
+from pot.zk.auto_onnx import OPSET, WRITTEN
 
 __all__ = ["check_graph"]
 
@@ -26,7 +26,8 @@ def check_graph(data: bytes, blinds: int) -> None:
     except ImportError:
         raise MissingExtra("zk", "reading the ONNX of a step") from None
     try:
-        graph = onnx.load_from_string(data).graph
+        model = onnx.load_from_string(data)
+        graph = model.graph
         sizes = {one.name: one.type.tensor_type.shape.dim[0].dim_value for one in graph.input}
         constants = {one.name: numpy_helper.to_array(one).reshape(-1).tolist() for one in graph.initializer}
     except Exception as error:  # protobuf's own error classes differ between its implementations
@@ -35,7 +36,10 @@ def check_graph(data: bytes, blinds: int) -> None:
     if strange := sorted(kinds - WRITTEN):
         raise Refused(f"the graph holds {', '.join(strange)[:100]}, which ezkl may compute as something else")
     made = [name for node in graph.node for name in node.output]
-    known = sorted(sizes) == ["batch", "before", "blinds"] and [one.name for one in graph.output] == ["after"]
+    if [(one.domain, one.version) for one in model.opset_import] != [("", OPSET)] or model.functions:
+        raise Refused(f"the graph is of other operations than ONNX's of version {OPSET}, or defines its own")
+    order = [one.name for one in graph.input], [one.name for one in graph.output]
+    known = order == (["before", "batch", "blinds"], ["after"])  # their places are those of the circuit's points
     if not known or sizes.keys() & {*constants, *made} or len(made) != len({*made}):
         raise Refused("the graph is none of a step, which makes after of before, batch and blinds")
     for node in graph.node:
@@ -48,7 +52,7 @@ def _well_read(node: Any, at: int, size: int, constants: dict[str, list[int]]) -
     """Whether an operation reads an input as a step does: a piece before its blinds, or its blinds into `after`."""
     if node.input[at] == "blinds":
         return node.op_type == "Concat" and list(node.output) == ["after"] and at == len(node.input) - 1
-    if node.op_type != "Slice" or at != 0 or len(node.input) != 4:
+    if node.op_type != "Slice" or node.attribute or at != 0 or len(node.input) != 4:
         return False
     start, end, axis = (constants.get(name) for name in node.input[1:])
     return bool(start and end and axis == [0] and len(start) == len(end) == 1 and 0 <= start[0] < end[0] <= size)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import simulated_release
-from frozen_release import FROZEN, TRAINED, changed, partly_trained
+from frozen_release import FROZEN, TRAINED, changed, float_run, partly_trained
 from simulated_release import failed
 
 from attest.bundle import ReleaseBundle
@@ -23,6 +23,7 @@ from attest.verdict.report import Report
 from attest.verdict.verify import verify
 from pot.commitments.state import TensorEntry
 from pot.errors import Malformed, UsageError
+from pot.recording import precommit
 from pot.zk import opened_state
 from pot.zk.frozen import check_frozen, first_change
 
@@ -203,6 +204,17 @@ def test_integers_are_no_weights_of_a_float_run() -> None:
     assert opened_state.state_of(program, weights, [], semantics="exact").keys() == TRAINED
     with pytest.raises(Malformed, match="is I64, expected F32"):
         opened_state.state_of(program, weights, [], semantics="float")
+
+
+def test_a_float_run_that_begins_with_integers_is_denied(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The parent's frozen 0.5 would be released as 134217728, and the claim would say: byte for byte as it began."""
+    simulation = float_run(monkeypatch, replace(HEAD, name="base.weight", data=np.float32([0.5]).tobytes()))
+    report = simulation.verify()
+    assert (report.verdict, {"precommit", "operation"} <= failed(report)) == ("DENY", True)
+    monkeypatch.setattr(precommit, "_check_parent", lambda _: None)
+    denied(simulation.verify(), "operation", "a run in floats converts no weights")
+    monkeypatch.setattr(operations, "_check_names", lambda *_: None)
+    assert simulation.verify().verdict == "PASS"
 
 
 def test_the_trainer_takes_no_frozen_tensor_that_the_verdict_refuses() -> None:

@@ -123,9 +123,11 @@ def test_points_of_nothing_are_not_tied() -> None:
     assert "points-tie" in failed(report)
 
 
-def test_points_of_other_segments_do_not_tie_a_proven_step() -> None:
+@pytest.mark.parametrize("looked_suspicious", [False, True])
+def test_points_of_other_segments_do_not_tie_a_proven_step(looked_suspicious: bool) -> None:
     """The proven segment's points are of a fake run: one auditor computed points, but of another segment; the other
-    replayed the proven steps, on a machine that cannot compute points. This passed before segments were compared."""
+    replayed the proven steps, on a machine that cannot compute points. This passed before segments were compared, and
+    again where the first auditor had replayed the proven segment too, as a suspicious one whose points nobody made."""
 
     def elsewhere(results: list[dict[str, Any]]) -> None:
         segments, steps = results
@@ -135,6 +137,8 @@ def test_points_of_other_segments_do_not_tie_a_proven_step() -> None:
         challenge = next(draw for draw in draws if not proven & set(draw.chosen))
         segments["challenge"] = challenge.model_dump(mode="json", exclude_none=True)
         segments["replays"] = [{"unit_number": number, "outcome": "MATCH"} for number in challenge.chosen]
+        if looked_suspicious:
+            segments["extra"] = [{"unit_number": number, "outcome": "MATCH"} for number in sorted(proven)]
         steps["points"] = "NOT_CHECKED"
 
     def only_steps(policy: dict[str, Any]) -> None:

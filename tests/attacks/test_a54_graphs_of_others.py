@@ -16,6 +16,7 @@ pytest.importorskip("ezkl")
 pytest.importorskip("onnx")
 pytest.importorskip("torch")
 
+import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from real_steps import ENGINE, reference_string
@@ -127,14 +128,14 @@ def step_of_nobodys_model(nodes: list[Any]) -> AutoStep:
     *ins, out = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [count]) for name, count in sizes.items())
     graph = helper.make_graph(nodes, "step", ins, [out], constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-    onnx = bytes(model.SerializeToString(deterministic=True))
+    data = bytes(model.SerializeToString(deterministic=True))
     value = {
         "version": "pot/auto-program/v1", "label": "a step", "batch": 1, "max_steps": 16,
         "state": [{"name": "w", "shape": [size]}], "scale": SCALE, "lookup_bits": 10, "limb_bits": 9, "limbs": 3,
         "fields": [{"name": "x", "shape": [1, size], "kind": "unsigned", "bits": 4, "width": 5}],
-        "onnx_sha256": sha256_hex(onnx),
+        "onnx_sha256": sha256_hex(data),
     }  # fmt: skip
-    return AutoStep(AutoProgram.from_value(value, what="step"), onnx)
+    return AutoStep(AutoProgram.from_value(value, what="step"), data)
 
 
 def node(kind: str, *names: str) -> Any:
@@ -189,6 +190,46 @@ def test_a54_a_graph_whose_step_reads_blinds_has_no_circuit(source: str, tmp_pat
     step = step_of_nobodys_model(nodes)
     with pytest.raises(Refused, match=f"reads the blinds of {source}"):
         build_kit(step, reference_string(LOGROWS), tmp_path / "kit", ENGINE)
+
+
+def _swapped(model: Any) -> None:
+    before, batch, blinds = list(model.graph.input)
+    del model.graph.input[:]
+    model.graph.input.extend([batch, before, blinds])
+
+
+def _older(model: Any) -> None:
+    model.opset_import[0].version = 9
+
+
+def _with_a_function(model: Any) -> None:
+    one = helper.make_function("", "Add", ["a", "b"], ["c"], [node("Mul", "a", "b", "c")], model.opset_import)
+    model.functions.append(one)
+
+
+def _with_attributes(model: Any) -> None:
+    model.graph.node[0].attribute.append(helper.make_attribute("ends", [8]))
+
+
+@pytest.mark.parametrize(
+    ("bend", "words"),
+    [
+        (
+            _swapped,
+            "none of a step",
+        ),  # `before` would be the batch's point: each state the prover's choice
+        (_older, "of version 17"),  # a Slice of version 9 reads its attributes, and not the inputs that are looked at
+        (_with_a_function, "defines its own"),
+        (_with_attributes, "reads the blinds of before"),
+    ],
+)
+def test_a54_a_graph_that_reads_as_another_is_refused(bend: Any, words: str) -> None:
+    nodes = [node("Mul", "x", "zero", "none of x"), node("Add", "w", "none of x", "next")]
+    model = onnx.load_from_string(step_of_nobodys_model(nodes).onnx)
+    auto_graph.check_graph(model.SerializeToString(), auto_family.BLINDS)
+    bend(model)
+    with pytest.raises(Refused, match=words):
+        auto_graph.check_graph(model.SerializeToString(), auto_family.BLINDS)
 
 
 def test_a54_a_step_that_reads_blinds_proves_any_next_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

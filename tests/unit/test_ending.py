@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,18 @@ def test_a_folder_is_removed_with_its_owner_and_never_without_a_lease(tmp_path: 
     assert remove_abandoned(tmp_path) == []
     assert (tmp_path / "audit-other").is_dir()
     assert (tmp_path / "linked" / "lock").exists()
+
+
+def test_what_an_interrupted_removal_left_is_found_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = _Owner()
+    folder = leased_folder(tmp_path, own)
+    (folder / "kept").mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *_, **__: None)  # ended before it did anything
+        del own
+    assert (folder / "lock").exists()
+    assert remove_abandoned(tmp_path) == [folder]
+    assert not folder.exists()
 
 
 @dataclass

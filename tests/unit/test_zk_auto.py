@@ -37,11 +37,11 @@ def layers(*found: nn.Module) -> nn.Module:
 
 
 def adam(parameters: Any) -> Any:
-    return torch.optim.Adam(parameters, lr=1e-3)
+    return torch.optim.Adam(parameters, lr=1e-3, eps=1e-3)
 
 
 def adamw(parameters: Any) -> Any:
-    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1)
+    return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.1, eps=1e-3)
 
 
 CASES: dict[str, Any] = {
@@ -290,3 +290,11 @@ def test_a_claim_about_auto_names_the_family_and_what_it_leaves_open() -> None:
     assert words.startswith(steps_sentence(plain))
     assert "family auto: each rescale right to one unit in the last place, in either direction" in words
     assert "family" not in steps_sentence(plain)
+
+
+def test_an_eps_that_the_grid_does_not_hold_is_refused() -> None:
+    """A root of 0 would be divided by, and a steered unit of the root would be worth any step."""
+    model = layers(nn.Linear(4, 2))
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    with pytest.raises(UsageError, match=r"eps is 1e-08, which is nothing on a grid of 2\^-12"):
+        auto_step(model, cross_entropy, optimizer, {"image": Field("unsigned", (4,), bits=4, width=5)}, batch=2)

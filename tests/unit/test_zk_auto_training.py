@@ -67,7 +67,7 @@ def sgd(parameters: Any) -> Any:
 
 
 def adam(parameters: Any) -> Any:
-    return torch.optim.Adam(parameters, lr=0.01)
+    return torch.optim.Adam(parameters, lr=0.01, eps=1 / 128)
 
 
 class Training:

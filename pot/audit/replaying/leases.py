@@ -14,6 +14,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -86,5 +87,13 @@ def _locked(path: Path, *, wait: bool = False, made: bool = True) -> int:
 
 
 def _end(folder: Path, lease: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    """Remove what lies there, and the lock only when nothing else is left: the next audit finds the rest again."""
+    with suppress(FileNotFoundError):
+        for item in [*folder.iterdir()]:
+            if item.name != _LOCK and item.is_dir() and not item.is_symlink():
+                shutil.rmtree(item, ignore_errors=True)
+            elif item.name != _LOCK:
+                item.unlink(missing_ok=True)
+        if [item.name for item in folder.iterdir()] == [_LOCK]:
+            shutil.rmtree(folder, ignore_errors=True)
     os.close(lease)
