@@ -13,7 +13,7 @@ import typer
 from attest.cli.outputs import check_outputs, refuse_existing
 from attest.cli.terminal import counted, say, show
 from attest.cli.zk_folder import finished_as, refuse_kit
-from attest.cli.zk_srs import rows_of, srs_app
+from attest.cli.zk_srs import Json, rows_of, srs_app
 from attest.cli.zk_words import described, words
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ app = typer.Typer(
 )
 app.add_typer(srs_app, name="srs")
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 Logrows = Annotated[int | None, typer.Option("--logrows", min=9, max=20, help="Rows of the circuit, 2^K.")]
 
 _AUTO: Final = "pot/auto-program/v1"

@@ -13,7 +13,7 @@ import typer
 from attest.cli.outputs import check_outputs, refuse_existing
 from attest.cli.terminal import say, show
 
-__all__ = ["rows_of", "srs_app"]
+__all__ = ["Json", "rows_of", "srs_app"]
 
 srs_app = typer.Typer(
     name="srs",

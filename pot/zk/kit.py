@@ -139,7 +139,7 @@ class ProvingKit:
         parts = [
             self.part_folder(at) / name for at in range(len(self.circuit.parts)) for name in ("settings.json", "vk")
         ]
-        own = ["program.json", "circuit.json", "srs", *(["step.onnx"] if self.circuit.family == "auto" else [])]
+        own = ["program.json", CIRCUIT_FILE, "srs", *(["step.onnx"] if self.circuit.family == "auto" else [])]
         return [*(self.folder / name for name in own), *parts]
 
     def part_folder(self, number: int) -> Path:

@@ -152,6 +152,13 @@ def test_an_audit_with_a_mismatch_is_not_referred_to(workshop: Workshop, tmp_pat
     assert nothing_written(workshop)
 
 
+def certify_words(workshop: Workshop, tmp_path: Path) -> list[str]:
+    """`pot certify` for the workshop's run, with the developer's key."""
+    DEVELOPER.save(tmp_path / "developer.pem")
+    key = str(tmp_path / "developer.pem")
+    return ["certify", str(workshop.model), "--run", str(workshop.run.run_dir), "--key", key]
+
+
 def test_an_audit_without_a_match_is_named(workshop: Workshop, tmp_path: Path, capsys: Any) -> None:
     payload = SigstoreBundle.from_line(workshop.audit.read_bytes().strip(), what="audit").dsse_envelope.payload_bytes()
     value = parse(payload, what="audit")["predicate"]
@@ -159,15 +166,7 @@ def test_an_audit_without_a_match_is_named(workshop: Workshop, tmp_path: Path, c
         unit["outcome"] = "REFUSED"
     empty = tmp_path / "empty.jsonl"
     empty.write_bytes(sign_audit(AuditResult.from_value(value, what="audit"), AUDITOR))
-    DEVELOPER.save(tmp_path / "developer.pem")
-    words = [
-        "certify",
-        str(workshop.model),
-        "--run",
-        str(workshop.run.run_dir),
-        "--key",
-        str(tmp_path / "developer.pem"),
-    ]
+    words = certify_words(workshop, tmp_path)
     assert main([*words, "--audit", str(workshop.audit)]) == 0
     told = capsys.readouterr()
     assert "holds no match" not in told.err
@@ -229,15 +228,7 @@ def test_bad_evidence_files_give_one_sentence(
 
 
 def test_the_commands_do_the_same(workshop: Workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    DEVELOPER.save(tmp_path / "developer.pem")
-    arguments = [
-        "certify",
-        str(workshop.model),
-        "--run",
-        str(workshop.run.run_dir),
-        "--key",
-        str(tmp_path / "developer.pem"),
-    ]
+    arguments = certify_words(workshop, tmp_path)
     arguments += ["--exclude", str(workshop.exclusion), "--audit", str(workshop.audit), "--json"]
     assert main(arguments) == 0
     made = json.loads(capsys.readouterr().out)

@@ -15,8 +15,8 @@ from fine_tuned import SECRET, FineTuned, levels
 
 from attest.bundle import read_release
 from attest.verdict.verify import verify
-from pot import begin, record
-from pot.canonical import sha256_hex, write_file
+from pot import record
+from pot.canonical import write_file
 from pot.data.readers import RecordDataset
 from pot.errors import Refused
 
@@ -89,14 +89,7 @@ class BiasTuned(FineTuned):
             self.program, module, optimizer, secret=SECRET, keep_in=self.folder / "states",
             make_points=partial(self._points, commit_points),
         )  # fmt: skip
-        begun = begin(
-            run_dir, commitments=[self.folder / "train.json"], nonce="0a" * 32,
-            config={
-                "steps": STEPS, "checkpoint_every": 1, "batch_size": BATCH,
-                "circuit_sha256": self.kit.circuit.sha256(),
-            },
-            inputs=[self.folder / "train.jsonl"], parent=self.parent, secret_sha256=sha256_hex(SECRET),
-        )  # fmt: skip
+        begun = self.begin(run_dir, batch_size=BATCH)
         data = RecordDataset(self.folder / "train.jsonl")
         with record(begun, state=trainer, data=data) as run:
             for records in run.batches(data):

@@ -16,8 +16,8 @@ from simulated_release import failed, key, simulated_program
 
 from attest.bundle import ReleaseBundle, read_release
 from attest.verdict.verify import verify
-from pot import begin, record
-from pot.canonical import canonical_bytes, sha256_hex, write_file
+from pot import record
+from pot.canonical import canonical_bytes, write_file
 from pot.data.readers import RecordDataset
 from pot.errors import PotError, Refused, UsageError
 
@@ -52,14 +52,7 @@ class Tuned(FineTuned):
             ),
         )  # fmt: skip
         data = RecordDataset(folder / "train.jsonl")
-        begun = begin(
-            folder / "run", commitments=[folder / "train.json"], semantics="exact", nonce="0a" * 32,
-            config={
-                "steps": STEPS, "checkpoint_every": 2, "batch_size": 8, "circuit_sha256": self.kit.circuit.sha256(),
-            },
-            inputs=[folder / "train.jsonl"], parent=self.parent,
-            secret_sha256=sha256_hex(SECRET) if named else None,
-        )  # fmt: skip
+        begun = self.begin(folder / "run", batch_size=8, checkpoint_every=2, semantics="exact", named=named)
         with record(begun, state=source, data=data) as run:
             for records in run.batches(data):
                 source.step(run.done + 1, batch_arrays(program, records))

@@ -15,8 +15,8 @@ from safetensors.torch import load_file, save
 from torch import nn
 
 from attest.cli.main import main
-from pot import begin, record
-from pot.canonical import sha256_hex, write_file
+from pot import record
+from pot.canonical import write_file
 from pot.data.readers import RecordDataset
 from pot.zk.auto import AutoStep, auto_step
 from pot.zk.auto_program import AutoProgram
@@ -93,14 +93,7 @@ class AutoTuned(FineTuned):
             trainer = AutoTrainer(
                 self.kit, self.module, optimizer, engine=self.engine, secret=SECRET, keep_in=self.folder / "states"
             )
-            begun = begin(
-                self.folder / "run", commitments=[self.folder / "train.json"], nonce="0a" * 32,
-                config={
-                    "steps": STEPS, "checkpoint_every": 1, "batch_size": BATCH,
-                    "circuit_sha256": self.kit.circuit.sha256(),
-                },
-                inputs=[self.folder / "train.jsonl"], parent=self.parent, secret_sha256=sha256_hex(SECRET),
-            )  # fmt: skip
+            begun = self.begin(self.folder / "run", batch_size=BATCH)
             data = RecordDataset(self.folder / "train.jsonl")
             with record(begun, state=trainer, data=data) as run:
                 for records in run.batches(data):

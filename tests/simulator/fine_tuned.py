@@ -16,9 +16,10 @@ from attest.certify import certify
 from attest.step_claims import Disclosure
 from attest.verdict.policy import Policy, PolicyDocument
 from attest.verdict.report import Report
-from pot.canonical import canonical_bytes, write_file
+from pot.canonical import canonical_bytes, sha256_hex, write_file
 from pot.commitments.dataset import DatasetCommitment
 from pot.data.commit import commit, write_committed
+from pot.recording.begin import Begun, begin
 from pot.recording.precommit import Parent
 from pot.zk.kit import ProvingKit
 
@@ -55,6 +56,21 @@ class FineTuned:
         lines = b"".join(canonical_bytes(image(number)) + b"\n" for number in numbers)
         write_file(self.folder / f"{name}.jsonl", lines)
         write_committed(commit([self.folder / f"{name}.jsonl"], "pixels/1", role), self.folder / f"{name}.json")
+
+    def begin(
+        self, run_dir: Path, *, batch_size: int, checkpoint_every: int = 1,
+        semantics: Literal["float", "exact"] = "float", named: bool = True,
+    ) -> Begun:  # fmt: skip
+        """The run's pre-commitment: the parent, the circuit and, if `named`, the secret's digest stand in it."""
+        return begin(
+            run_dir, commitments=[self.folder / "train.json"], semantics=semantics, nonce="0a" * 32,
+            config={
+                "steps": self.steps, "checkpoint_every": checkpoint_every, "batch_size": batch_size,
+                "circuit_sha256": self.kit.circuit.sha256(),
+            },
+            inputs=[self.folder / "train.jsonl"], parent=self.parent,
+            secret_sha256=sha256_hex(SECRET) if named else None,
+        )  # fmt: skip
 
     def proof(self, number: int) -> Path:
         """The file of a step's proof."""
